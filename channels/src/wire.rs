@@ -1,0 +1,320 @@
+//! The gossip wire schema: what two admitted peers say to each other.
+//!
+//! Two kinds of bytes travel. *Control frames* ([`Frame`]) are small protobuf messages on the control stream;
+//! *bulk messages* are a [`BulkHeader`] and one block in its canonical encoding on the bulk stream.
+//! Both streams are length-prefixed by the transport, which refuses a frame over [`FRAME_SIZE_MAX`] and a body over
+//! the channel's limit before it allocates anything.
+//!
+//! Frames of a channel are wrapped in [`ChannelFrame`] and named by a *tag* that only the two ends of this one
+//! connection can compute (see [`crate::isolation`]); an outsider on the path, or a peer that has not joined,
+//! learns no channel names. There is exactly one way to make such a frame: [`crate::isolation::ChannelLink`].
+//!
+//! Decoding is total: any bytes give a message or an error. Unknown fields are ignored, so a newer peer may add some.
+
+use bytes::Bytes;
+use prost::Message;
+
+/// Largest control frame, in bytes. A membership view is split to fit.
+pub const FRAME_SIZE_MAX: usize = 256 * 1024;
+
+/// Largest bulk header, in bytes.
+pub const BULK_HEADER_SIZE_MAX: usize = 64 * 1024;
+
+/// Most block numbers one request may name, and most ranges one digest may list.
+pub const NUMBERS_PER_FRAME_MAX: usize = 1_024;
+
+/// Most records one membership view frame may carry.
+pub const RECORDS_PER_VIEW_MAX: usize = 100;
+
+/// A control frame.
+#[derive(Clone, PartialEq, Message)]
+pub struct Frame {
+    /// What the frame says.
+    #[prost(oneof = "FrameBody", tags = "1, 2, 3, 4, 5")]
+    pub body: Option<FrameBody>,
+}
+
+/// The kinds of control frames.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum FrameBody {
+    /// One member's newest alive record, sent by its subject or relayed.
+    #[prost(message, tag = "1")]
+    Alive(SignedAlive),
+    /// What the sender knows of the members the receiver may know of; sent once on connecting.
+    #[prost(message, tag = "2")]
+    View(View),
+    /// Asks for the identity behind alive records the sender could not check.
+    #[prost(message, tag = "3")]
+    IdentityRequest(IdentityRequest),
+    /// Proofs that the sender has joined channels; see [`crate::isolation`].
+    #[prost(message, tag = "4")]
+    Joined(Joined),
+    /// A frame of one channel.
+    #[prost(message, tag = "5")]
+    Channel(ChannelFrame),
+}
+
+/// A member's signed alive record as it travels.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SignedAlive {
+    /// A marshalled [`Alive`], exactly as its subject signed it.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub payload: Bytes,
+    /// The subject's enrolment signature over [`crate::membership::ALIVE_TAG`] ‖ payload.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: Bytes,
+    /// The subject's marshalled SerializedIdentity; empty in heartbeats, whose receivers know it already.
+    /// Not signed itself: the payload names its SHA-256.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub identity: Bytes,
+    /// The endpoint for the subject's own organisation; removed before the record goes to any other.
+    #[prost(message, optional, tag = "4")]
+    pub internal: Option<SignedInternalEndpoint>,
+}
+
+/// The signed part of an alive record.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Alive {
+    /// The network the record belongs to; a record of another network means nothing here.
+    #[prost(string, tag = "1")]
+    pub network_id: String,
+    /// SHA-256 of the subject's marshalled SerializedIdentity.
+    #[prost(bytes = "vec", tag = "2")]
+    pub identity_digest: Vec<u8>,
+    /// The subject's libp2p PeerId.
+    #[prost(bytes = "vec", tag = "3")]
+    pub peer_id: Vec<u8>,
+    /// `host:port` for peers of other organisations; empty: invisible to them.
+    #[prost(string, tag = "4")]
+    pub external_endpoint: String,
+    /// Persisted counter of the subject's starts; never a clock.
+    #[prost(uint64, tag = "5")]
+    pub incarnation: u64,
+    /// Counts the records of one incarnation.
+    #[prost(uint64, tag = "6")]
+    pub sequence: u64,
+}
+
+/// The internal endpoint with a signature of its own, so that it can be removed without breaking the record.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SignedInternalEndpoint {
+    /// `host:port` for peers of the own organisation.
+    #[prost(string, tag = "1")]
+    pub endpoint: String,
+    /// Signature over [`crate::membership::INTERNAL_TAG`] ‖ SHA-256 of the alive payload ‖ endpoint: bound to its
+    /// record, so that it can't be moved to another (Fabric's secret envelope is not).
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: Bytes,
+}
+
+/// Alive records with their identities.
+#[derive(Clone, PartialEq, Message)]
+pub struct View {
+    /// At most [`RECORDS_PER_VIEW_MAX`].
+    #[prost(message, repeated, tag = "1")]
+    pub records: Vec<SignedAlive>,
+}
+
+/// Names identities by the SHA-256 that alive records carry.
+#[derive(Clone, PartialEq, Message)]
+pub struct IdentityRequest {
+    /// At most [`RECORDS_PER_VIEW_MAX`].
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub digests: Vec<Vec<u8>>,
+}
+
+/// The channels the sender has joined and the receiver's organisation is a member of, each as a proof of 32 bytes.
+/// Replaces the sender's former list on this connection.
+#[derive(Clone, PartialEq, Message)]
+pub struct Joined {
+    /// HMAC-SHA-256 proofs; see [`crate::isolation`].
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub proofs: Vec<Vec<u8>>,
+}
+
+/// A frame of one channel.
+#[derive(Clone, PartialEq, Message)]
+pub struct ChannelFrame {
+    /// The sender's tag of the channel on this connection.
+    #[prost(bytes = "vec", tag = "1")]
+    pub tag: Vec<u8>,
+    /// What it says.
+    #[prost(oneof = "ChannelBody", tags = "2, 3, 4, 5")]
+    pub body: Option<ChannelBody>,
+}
+
+/// The kinds of channel frames.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ChannelBody {
+    /// The sender's ledger height.
+    #[prost(message, tag = "2")]
+    State(State),
+    /// Election; own organisation only.
+    #[prost(message, tag = "3")]
+    Leadership(Leadership),
+    /// Recent blocks the sender holds; own organisation only.
+    #[prost(message, tag = "4")]
+    Digest(Digest),
+    /// Asks for blocks by number.
+    #[prost(message, tag = "5")]
+    Request(Request),
+}
+
+/// A claim about the sender's ledger. A hint: nothing is believed for it but that asking may help.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct State {
+    /// Number of blocks committed.
+    #[prost(uint64, tag = "1")]
+    pub height: u64,
+    /// Header hash of the highest committed block.
+    #[prost(bytes = "vec", tag = "2")]
+    pub tip_hash: Vec<u8>,
+}
+
+/// One election message; the sender is the connection's authenticated peer, so it is neither signed nor relayed.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Leadership {
+    /// What the sender says.
+    #[prost(enumeration = "LeadershipKind", tag = "1")]
+    pub kind: i32,
+    /// Counter half of the term; the other half is the sender's PKI-ID.
+    #[prost(uint64, tag = "2")]
+    pub counter: u64,
+    /// The sender's ledger height.
+    #[prost(uint64, tag = "3")]
+    pub height: u64,
+    /// The sender has lately tried to reach an orderer and failed; such a candidate ranks last.
+    #[prost(bool, tag = "4")]
+    pub yielding: bool,
+}
+
+/// Kinds of election messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum LeadershipKind {
+    /// Not a legal kind.
+    Unspecified = 0,
+    /// The sender wants to lead.
+    Proposal = 1,
+    /// The sender leads.
+    Declaration = 2,
+    /// The sender no longer leads and asks for an election at once.
+    Resignation = 3,
+}
+
+/// The recent blocks the sender holds, committed or not.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Digest {
+    /// Inclusive ranges `first..=last`, flattened: first, last, first, last …
+    #[prost(uint64, repeated, tag = "1")]
+    pub ranges: Vec<u64>,
+}
+
+/// Asks for blocks.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Request {
+    /// At most [`NUMBERS_PER_FRAME_MAX`]; the answer may hold fewer.
+    #[prost(uint64, repeated, tag = "1")]
+    pub numbers: Vec<u64>,
+}
+
+/// Stands before every block on the bulk stream.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct BulkHeader {
+    /// The sender's tag of the channel on this connection.
+    #[prost(bytes = "vec", tag = "1")]
+    pub tag: Vec<u8>,
+    /// Block number, as the sender says.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// Header hash, as the sender says. Checked: a body of another hash is misbehaviour.
+    #[prost(bytes = "vec", tag = "3")]
+    pub hash: Vec<u8>,
+    /// Why the block comes.
+    #[prost(enumeration = "BulkKind", tag = "4")]
+    pub kind: i32,
+}
+
+/// Why a block comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum BulkKind {
+    /// Not a legal kind.
+    Unspecified = 0,
+    /// A new block, pushed unasked inside the organisation.
+    Push = 1,
+    /// The answer to a [`Request`].
+    Reply = 2,
+}
+
+/// Why bytes from a peer were not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Not the protobuf it should be.
+    #[error("undecodable frame: {0}")]
+    Undecodable(String),
+    /// A frame of a kind this version does not know, or none.
+    #[error("frame without a known body")]
+    Empty,
+    /// A list or field outside its bounds.
+    #[error("{0} out of bounds")]
+    OutOfBounds(&'static str),
+}
+
+impl Frame {
+    /// Decodes a control frame and checks the bounds of its lists.
+    pub fn parse(bytes: Bytes) -> Result<FrameBody, WireError> {
+        let body = Self::decode(bytes)
+            .map_err(|error| WireError::Undecodable(error.to_string()))?
+            .body
+            .ok_or(WireError::Empty)?;
+        match &body {
+            FrameBody::View(view) if view.records.len() > RECORDS_PER_VIEW_MAX => {
+                Err(WireError::OutOfBounds("view"))
+            }
+            FrameBody::IdentityRequest(request) if request.digests.len() > RECORDS_PER_VIEW_MAX => {
+                Err(WireError::OutOfBounds("identity request"))
+            }
+            FrameBody::Joined(joined) if joined.proofs.len() > NUMBERS_PER_FRAME_MAX => {
+                Err(WireError::OutOfBounds("joined channels"))
+            }
+            FrameBody::Channel(frame) => check_channel_frame(frame).map(|()| body),
+            _ => Ok(body),
+        }
+    }
+
+    /// Encodes a frame that belongs to no channel.
+    pub fn encode_body(body: FrameBody) -> Bytes {
+        debug_assert!(!matches!(body, FrameBody::Channel(_)), "channel frames are made by ChannelLink alone");
+        Self { body: Some(body) }.encode_to_vec().into()
+    }
+}
+
+impl BulkHeader {
+    /// Decodes a bulk header.
+    pub fn parse(bytes: Bytes) -> Result<Self, WireError> {
+        Self::decode(bytes).map_err(|error| WireError::Undecodable(error.to_string()))
+    }
+}
+
+fn check_channel_frame(frame: &ChannelFrame) -> Result<(), WireError> {
+    match frame.body.as_ref().ok_or(WireError::Empty)? {
+        ChannelBody::Request(request) if request.numbers.len() > NUMBERS_PER_FRAME_MAX => {
+            Err(WireError::OutOfBounds("requested numbers"))
+        }
+        ChannelBody::Digest(digest)
+            if digest.ranges.len() > 2 * NUMBERS_PER_FRAME_MAX || digest.ranges.len() % 2 != 0 =>
+        {
+            Err(WireError::OutOfBounds("digest ranges"))
+        }
+        ChannelBody::Leadership(message)
+            if !matches!(
+                message.kind(),
+                LeadershipKind::Proposal | LeadershipKind::Declaration | LeadershipKind::Resignation
+            ) =>
+        {
+            Err(WireError::OutOfBounds("leadership kind"))
+        }
+        _ => Ok(()),
+    }
+}
