@@ -1,0 +1,281 @@
+//! `peer.gossip`: how a peer keeps company with the others.
+//!
+//! Names are Fabric's where the meaning is the same; defaults are ours, in one place ([`GossipConfig::default`]),
+//! made for networks where a message takes milliseconds and an operator expects a takeover within seconds.
+//!
+//! | Key | Fabric | Ours | Why |
+//! |---|---|---|---|
+//! | bootstrap | 127.0.0.1:7051 | none | a peer's own address is no help; peers of other organisations come from the anchor peers |
+//! | endpoint | peer.address | peer.address, then peer.listenAddress | one address is enough on most machines |
+//! | externalEndpoint | none | none | empty keeps the peer invisible to other organisations, as in Fabric |
+//! | useLeaderElection | false | true | a dead static leader stops its organisation; election heals itself |
+//! | orgLeader | true | false | excludes the above |
+//! | propagatePeerNum | 3 | 4 | one more copy in flight halves the chance that a push round misses a peer; 0 turns push off |
+//! | pullInterval | 4s | 1s | a digest costs some dozens of bytes; a missed push should not cost four seconds |
+//! | pullPeerNum | 3 | 3 | |
+//! | maxBlockCountToStore | 10 | 100 | at a hundred small blocks a second, ten are a tenth of a second |
+//! | aliveTimeInterval | 5s | 1s | a heartbeat is one small signed message |
+//! | aliveExpirationTimeout | 25s | 5s | five missed heartbeats, as in Fabric |
+//! | reconnectInterval | 25s | 1s | a restarted peer should be back at once; one dial a second to a dead one is nothing |
+//! | election.startupGracePeriod | 15s | 2s | longest wait for a stable view before the first election |
+//! | election.membershipSampleInterval | 1s | 200ms | |
+//! | election.leaderAliveThreshold | 10s | 1500ms | silence before the others elect again; several leader messages fit in |
+//! | election.leaderElectionDuration | 5s | 300ms | some round trips of a slow network |
+//! | state.enabled | false | true | without it a gap stays until the orderer is asked |
+//! | state.checkInterval | 10s | 500ms | heights travel anyway; comparing them is free |
+//! | state.responseTimeout | 3s | 3s | |
+//! | state.batchSize | 10 | 10 | |
+//! | state.blockBufferSize | 20 | 64 | blocks that wait for an earlier one; room for a few batches from several peers |
+//! | state.maxRetries | 3 | 3 | |
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::document::Node;
+use crate::endpoint::Endpoint;
+use crate::error::{ConfigError, Finding};
+use crate::reader::{Foreign, Reader, Section, Source};
+use crate::units::Period;
+
+/// `peer.gossip`. The module's documentation has the table of defaults and reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GossipConfig {
+    /// Peers of the own organisation that are contacted at start and never forgotten.
+    pub bootstrap: Vec<Endpoint>,
+    /// Address for peers of the own organisation; by default `peer.address`, else `peer.listenAddress`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
+    /// Address for peers of other organisations; without it they do not learn of this peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_endpoint: Option<Endpoint>,
+    /// Whether the peers of the organisation elect, for each channel, the one that pulls from the orderer.
+    pub use_leader_election: bool,
+    /// Whether this peer pulls from the orderer without election. Excludes `useLeaderElection`.
+    pub org_leader: bool,
+    /// Random peers that get each new block; 0 turns push off, so that digests and reconciliation carry all.
+    pub propagate_peer_num: usize,
+    /// Time between two digest rounds and membership exchanges.
+    pub pull_interval: Period,
+    /// Peers asked in such a round.
+    pub pull_peer_num: usize,
+    /// Newest blocks of each channel kept in memory to answer digests.
+    pub max_block_count_to_store: usize,
+    /// Time between two heartbeats.
+    pub alive_time_interval: Period,
+    /// Silence after which a peer counts as dead.
+    pub alive_expiration_timeout: Period,
+    /// Time between two attempts to reach dead or missing peers.
+    pub reconnect_interval: Period,
+    /// `peer.gossip.election`.
+    pub election: ElectionConfig,
+    /// `peer.gossip.state`.
+    pub state: StateConfig,
+}
+
+/// `peer.gossip.election`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ElectionConfig {
+    /// Longest wait after start for the membership view to settle before the first election.
+    pub startup_grace_period: Period,
+    /// Time between two looks at the view; equal ones mean it has settled.
+    pub membership_sample_interval: Period,
+    /// Silence of the leader after which the others elect again.
+    pub leader_alive_threshold: Period,
+    /// How long candidates listen to each other before the best declares itself.
+    pub leader_election_duration: Period,
+}
+
+/// `peer.gossip.state`: fetching missing blocks from other peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StateConfig {
+    /// Whether missing blocks are fetched from peers at all.
+    pub enabled: bool,
+    /// Time between two comparisons of the own height with those of others.
+    pub check_interval: Period,
+    /// How long an answer may take before another peer is asked.
+    pub response_timeout: Period,
+    /// Blocks in one request, and the most this peer answers at once.
+    pub batch_size: usize,
+    /// Blocks that may wait in memory for an earlier one.
+    pub block_buffer_size: usize,
+    /// Further attempts for one range before it is left to the next comparison.
+    pub max_retries: u32,
+}
+
+impl Default for GossipConfig {
+    fn default() -> Self {
+        Self {
+            bootstrap: Vec::new(),
+            endpoint: None,
+            external_endpoint: None,
+            use_leader_election: true,
+            org_leader: false,
+            propagate_peer_num: 4,
+            pull_interval: Period::seconds(1),
+            pull_peer_num: 3,
+            max_block_count_to_store: 100,
+            alive_time_interval: Period::seconds(1),
+            alive_expiration_timeout: Period::seconds(5),
+            reconnect_interval: Period::seconds(1),
+            election: ElectionConfig {
+                startup_grace_period: Period::seconds(2),
+                membership_sample_interval: Period::milliseconds(200),
+                leader_alive_threshold: Period::milliseconds(1500),
+                leader_election_duration: Period::milliseconds(300),
+            },
+            state: StateConfig {
+                enabled: true,
+                check_interval: Period::milliseconds(500),
+                response_timeout: Period::seconds(3),
+                batch_size: 10,
+                block_buffer_size: 64,
+                max_retries: 3,
+            },
+        }
+    }
+}
+
+/// Shortest interval that makes sense for a timer; below it a peer only burns its processor.
+const INTERVAL_MIN: Period = Period::milliseconds(10);
+
+/// Largest value of a count of peers or blocks; above it the setting is a slip of the hand, and memory would go.
+const COUNT_MAX: usize = 10_000;
+
+impl GossipConfig {
+    pub(crate) fn read(gossip: &mut Section<'_, '_>, base: Self) -> Self {
+        Self {
+            bootstrap: gossip.list("bootstrap").unwrap_or(base.bootstrap),
+            endpoint: gossip.optional("endpoint").or(base.endpoint),
+            external_endpoint: gossip.optional("externalEndpoint").or(base.external_endpoint),
+            use_leader_election: gossip.value("useLeaderElection", base.use_leader_election),
+            org_leader: gossip.value("orgLeader", base.org_leader),
+            propagate_peer_num: gossip.value("propagatePeerNum", base.propagate_peer_num),
+            pull_interval: gossip.value("pullInterval", base.pull_interval),
+            pull_peer_num: gossip.value("pullPeerNum", base.pull_peer_num),
+            max_block_count_to_store: gossip.value("maxBlockCountToStore", base.max_block_count_to_store),
+            alive_time_interval: gossip.value("aliveTimeInterval", base.alive_time_interval),
+            alive_expiration_timeout: gossip.value("aliveExpirationTimeout", base.alive_expiration_timeout),
+            reconnect_interval: gossip.value("reconnectInterval", base.reconnect_interval),
+            election: ElectionConfig::read(&mut gossip.section("election"), &base.election),
+            state: StateConfig::read(&mut gossip.section("state"), &base.state),
+        }
+    }
+
+    /// What is wrong with the values, each with its key below `path`.
+    pub(crate) fn findings(&self, path: &str) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let mut say = |key: &str, message: String| found.push((format!("{path}.{key}"), message));
+        if self.use_leader_election && self.org_leader {
+            say(
+                "orgLeader",
+                "useLeaderElection and orgLeader are both true; set one of them to false".to_owned(),
+            );
+        }
+        let (election, state) = (&self.election, &self.state);
+        for (key, interval) in [
+            ("pullInterval", self.pull_interval),
+            ("aliveTimeInterval", self.alive_time_interval),
+            ("reconnectInterval", self.reconnect_interval),
+            ("election.membershipSampleInterval", election.membership_sample_interval),
+            ("election.leaderAliveThreshold", election.leader_alive_threshold),
+            ("election.leaderElectionDuration", election.leader_election_duration),
+            ("state.checkInterval", state.check_interval),
+            ("state.responseTimeout", state.response_timeout),
+        ] {
+            if interval < INTERVAL_MIN {
+                say(key, format!("{interval} is too short; the shortest is {INTERVAL_MIN}"));
+            }
+        }
+        if self.alive_expiration_timeout.as_nanos() / 2 < self.alive_time_interval.as_nanos() {
+            let message = format!(
+                "{} is less than two heartbeats (aliveTimeInterval is {}), so that every peer would look dead; five are usual",
+                self.alive_expiration_timeout, self.alive_time_interval
+            );
+            say("aliveExpirationTimeout", message);
+        }
+        for (key, count, least) in [
+            ("propagatePeerNum", self.propagate_peer_num, 0),
+            ("pullPeerNum", self.pull_peer_num, 1),
+            ("maxBlockCountToStore", self.max_block_count_to_store, 1),
+            ("state.batchSize", state.batch_size, 1),
+            ("state.blockBufferSize", state.block_buffer_size, 1),
+        ] {
+            if !(least..=COUNT_MAX).contains(&count) {
+                say(key, format!("{count} is out of range; write {least} to {COUNT_MAX}"));
+            }
+        }
+        if state.block_buffer_size < state.batch_size {
+            let message = format!(
+                "{} is less than state.batchSize ({}), so that an answer would not fit; make it larger",
+                state.block_buffer_size, state.batch_size
+            );
+            say("state.blockBufferSize", message);
+        }
+        for (key, endpoint) in [("endpoint", &self.endpoint), ("externalEndpoint", &self.external_endpoint)] {
+            if let Some(endpoint) = endpoint.as_ref().filter(|endpoint| endpoint.is_unspecified()) {
+                say(key, format!("nobody can reach {endpoint}; write the name or address of this machine"));
+            }
+        }
+        found
+    }
+}
+
+impl ElectionConfig {
+    fn read(election: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            startup_grace_period: election.value("startupGracePeriod", base.startup_grace_period),
+            membership_sample_interval: election
+                .value("membershipSampleInterval", base.membership_sample_interval),
+            leader_alive_threshold: election.value("leaderAliveThreshold", base.leader_alive_threshold),
+            leader_election_duration: election.value("leaderElectionDuration", base.leader_election_duration),
+        }
+    }
+}
+
+impl StateConfig {
+    fn read(state: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            enabled: state.value("enabled", base.enabled),
+            check_interval: state.value("checkInterval", base.check_interval),
+            response_timeout: state.value("responseTimeout", base.response_timeout),
+            batch_size: state.value("batchSize", base.batch_size),
+            block_buffer_size: state.value("blockBufferSize", base.block_buffer_size),
+            max_retries: state.value("maxRetries", base.max_retries),
+        }
+    }
+}
+
+/// Some keys of `peer.gossip`, to be laid over a [`GossipConfig`]: what `network.yaml` says for all peers or one.
+///
+/// Keys and values are those of the file; nested sections are nested objects.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct GossipOverrides(pub BTreeMap<String, serde_json::Value>);
+
+impl GossipOverrides {
+    /// Reads the section `key` of a file; wrong values are reported with their place.
+    pub(crate) fn read(parent: &mut Section<'_, '_>, key: &str) -> Self {
+        GossipConfig::read(&mut parent.section(key), GossipConfig::default());
+        match parent.raw(key).map(Node::to_json) {
+            Some(serde_json::Value::Object(map)) => Self(map.into_iter().collect()),
+            _ => Self::default(),
+        }
+    }
+
+    /// `base` with these keys replaced.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] if a key is unknown or a value has the wrong form.
+    pub fn apply(&self, base: GossipConfig) -> Result<GossipConfig, ConfigError> {
+        let node = Node::from_json(&self.0.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
+        let source = Source { name: "", directory: None, prefix: None };
+        let mut reader = Reader::new(&source, std::iter::empty());
+        let config = GossipConfig::read(&mut reader.root(&node), base);
+        reader.finish(&node, &Foreign::NOTHING, Vec::new)?;
+        Ok(config)
+    }
+}
