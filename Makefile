@@ -1,0 +1,39 @@
+# The two commands that matter: `make demo` and `make test`. Both install what is missing and build first.
+#   make demo               two organisations, three peers each, one orderer, live on the terminal
+#   make demo INPUT=path    the same with a file of yours instead of the orderer-mock binary
+#   make test               every test, the demo among them
+#   make lint               formatting, clippy, documentation
+
+CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
+export CARGO_TARGET_DIR
+
+.PHONY: demo test lint deps
+
+demo: deps
+	cargo build --release --locked --workspace
+	cargo run --release --locked --quiet -p grapevine-network --bin grapevine-demo -- $(if $(INPUT),--input "$(INPUT)")
+
+test: deps
+	cargo test --release --workspace --locked
+
+lint: deps
+	cargo fmt --check
+	cargo clippy --release --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --locked
+
+# RocksDB is C++ and finds its header through libclang; everything else Rust brings along.
+# Nothing is asked of the package manager when all is there.
+deps:
+	@missing=; \
+	command -v c++ >/dev/null || missing="$$missing g++"; \
+	command -v setpriv >/dev/null || missing="$$missing util-linux"; \
+	find $${LIBCLANG_PATH:-} /usr/lib /usr/lib64 /usr/local/lib -maxdepth 3 \
+	   \( -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' \) 2>/dev/null | grep -q . \
+	   && find /usr/lib /usr/lib64 /usr/local/lib -path '*/clang/*/include/stddef.h' 2>/dev/null | grep -q . \
+	   || missing="$$missing libclang-dev"; \
+	test -z "$$missing" && exit 0; \
+	echo "installing:$$missing"; \
+	sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
+	{ $$sudo apt-get update -qq; \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null || \
+	{ echo "could not install:$$missing; install these packages (or what your system calls them) and run make again" >&2; exit 1; }
