@@ -1,0 +1,168 @@
+//! What is asked and answered over the admin socket.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// A request as it stands on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
+pub enum WireRequest {
+    /// How the peer is doing.
+    Status,
+    /// Join a channel by its genesis block.
+    Join {
+        /// The block in base64, or the absolute path of a file that holds it. A block never starts with the byte that would
+        /// make its base64 begin with a slash.
+        block: String,
+    },
+}
+
+/// A request as the driver sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminRequest {
+    /// How the peer is doing: answer [`AdminResponse::Status`].
+    Status,
+    /// Join a channel: answer [`AdminResponse::Joined`].
+    Join {
+        /// The encoded genesis block, not yet looked at.
+        block: Bytes,
+    },
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AdminResponse {
+    /// The channel is joined, or was before.
+    Joined {
+        /// Name of the channel.
+        joined: String,
+    },
+    /// It did not work.
+    Error {
+        /// One line that says what to do.
+        error: String,
+    },
+    /// How the peer is doing.
+    Status(Box<Status>),
+}
+
+/// A request on its way to the driver, with the way back.
+#[derive(Debug)]
+pub struct AdminCall {
+    /// What is asked.
+    pub request: AdminRequest,
+    /// Where the answer goes; dropping it answers with an error.
+    pub answer: oneshot::Sender<AdminResponse>,
+}
+
+/// How a running peer is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// `peer.id`.
+    pub peer: String,
+    /// MSP ID of the peer's organisation.
+    pub msp_id: String,
+    /// PKI-ID of the peer, hex.
+    pub pki_id: String,
+    /// Version of the program.
+    pub version: String,
+    /// Channels joined, by name.
+    pub channels: Vec<ChannelStatus>,
+    /// Other peers known, by name.
+    pub members: Vec<MemberStatus>,
+    /// Everything that is counted, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// How a channel of a running peer is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Name of the channel.
+    pub channel: String,
+    /// Blocks committed.
+    pub height: u64,
+    /// Header hash of the last block, hex.
+    pub tip: String,
+    /// PKI-ID (hex) of the organisation's leader, if one is known.
+    pub leader: Option<String>,
+    /// Common name of the leader, if known.
+    pub leader_name: Option<String>,
+    /// Whether this peer is the leader.
+    pub is_leader: bool,
+    /// Live peers of the channel, this one included.
+    pub members: u64,
+    /// Orderer this peer pulls blocks from at the moment.
+    pub orderer: Option<String>,
+}
+
+/// What a running peer knows about another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Subject common name.
+    pub name: String,
+    /// MSP ID.
+    pub msp_id: String,
+    /// PKI-ID, hex.
+    pub pki_id: String,
+    /// Whether it has been heard of lately.
+    pub state: MemberState,
+    /// Where it says it can be reached.
+    pub endpoint: String,
+    /// Whether there is a connection to it now.
+    pub connected: bool,
+}
+
+/// Whether a member has been heard of lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    /// Heard of within the expiration timeout.
+    Alive,
+    /// Not heard of for longer.
+    Dead,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wire_forms_are_the_documented_ones() {
+        let status: WireRequest = serde_json::from_str(r#"{"command":"status"}"#).unwrap();
+        assert_eq!(status, WireRequest::Status);
+        let join: WireRequest = serde_json::from_str(r#"{"command":"join","block":"Cg=="}"#).unwrap();
+        assert_eq!(join, WireRequest::Join { block: "Cg==".to_owned() });
+        assert!(serde_json::from_str::<WireRequest>(r#"{"command":"stop"}"#).is_err());
+
+        let joined = AdminResponse::Joined { joined: "trade".to_owned() };
+        assert_eq!(serde_json::to_string(&joined).unwrap(), r#"{"joined":"trade"}"#);
+        let refused = AdminResponse::Error { error: "no".to_owned() };
+        assert_eq!(serde_json::to_string(&refused).unwrap(), r#"{"error":"no"}"#);
+    }
+
+    #[test]
+    fn status_survives_the_wire() {
+        let member = MemberStatus {
+            name: "peer1".to_owned(),
+            msp_id: "Org1MSP".to_owned(),
+            pki_id: "ab".to_owned(),
+            state: MemberState::Dead,
+            endpoint: "127.0.0.1:1".to_owned(),
+            connected: false,
+        };
+        let status = Status {
+            peer: "peer0".to_owned(),
+            channels: vec![ChannelStatus { channel: "trade".to_owned(), height: 3, ..Default::default() }],
+            members: vec![member],
+            ..Default::default()
+        };
+        let line = serde_json::to_string(&AdminResponse::Status(Box::new(status.clone()))).unwrap();
+        assert!(line.contains(r#""leader":null"#) && line.contains(r#""state":"dead""#));
+        let back: AdminResponse = serde_json::from_str(&line).unwrap();
+        assert_eq!(back, AdminResponse::Status(Box::new(status)));
+    }
+}

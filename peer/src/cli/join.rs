@@ -1,0 +1,49 @@
+//! `grapevine channel join`: in the running peer, or in the ledger of one that does not run.
+
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use grapevine_channels::block::{AuthenticBlock, Block};
+use grapevine_channels::config::ChannelConfig;
+
+use super::output;
+use super::settings::Settings;
+use crate::admin::{AdminClient, AdminClientError, BLOCK_BYTES_MAX};
+use crate::ledger::Ledger;
+
+pub(super) fn join(settings: &Settings, path: &Path) -> anyhow::Result<()> {
+    let encoded = read(path)?;
+    // Looked at here too, so that a wrong file is named before any peer is bothered.
+    let block = Block::decode(encoded.clone(), encoded.len())
+        .with_context(|| format!("{} is not a block; give the channel's genesis block", path.display()))?;
+    let config = ChannelConfig::from_block(&block).with_context(|| {
+        format!(
+            "{} is not a channel's genesis block; give the file that net init wrote for the channel",
+            path.display()
+        )
+    })?;
+    let channel = config.channel_id().clone();
+    match AdminClient::new(&settings.data).join(&encoded) {
+        Ok(joined) => Ok(output::print(&format!("joined {joined}\n"))?),
+        Err(AdminClientError::NotRunning { .. }) => {
+            let genesis = AuthenticBlock::genesis(&block)
+                .with_context(|| format!("{} is not a genesis block", path.display()))?;
+            Ledger::open(&settings.ledger)?.create_channel(&channel, &genesis)?;
+            Ok(output::print(&format!("joined {channel}; the peer takes part when it is started\n"))?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Bytes> {
+    let unreadable = || format!("cannot read the block {}; check --block", path.display());
+    let file = std::fs::File::open(path).with_context(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(BLOCK_BYTES_MAX.saturating_add(1)).read_to_end(&mut bytes).with_context(unreadable)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > BLOCK_BYTES_MAX {
+        bail!("{} is larger than any block; check --block", path.display());
+    }
+    Ok(Bytes::from(bytes))
+}

@@ -1,0 +1,197 @@
+//! The command line: `grapevine run | net init | channel join|list|info|export | status`.
+//!
+//! - Results go to standard output, everything else to standard error. A reader that stops reading (`grapevine … | head`) ends
+//!   the command quietly.
+//! - Every failure is one line on standard error that says what to do, and exit code 1; wrong usage is exit code 2.
+//! - `channel list|info|export` read the ledger's files, whether the peer runs or not; heights come from the running peer where
+//!   there is one, since files are seen as they stood when they were opened.
+//! - `GRAPEVINE_LOG` sets what `run` logs, as in `GRAPEVINE_LOG=info,grapevine_peer=debug`; the default is `info`.
+
+mod channel;
+mod export;
+mod join;
+mod output;
+mod settings;
+mod status;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Environment variable with the log filter.
+pub const LOG_VARIABLE: &str = "GRAPEVINE_LOG";
+
+/// A block-dissemination peer for permissioned ledgers.
+#[derive(Debug, Parser)]
+#[command(name = "grapevine", version, about, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a peer until SIGTERM or Ctrl-C
+    Run(ConfigArguments),
+    /// Make the files of a whole network
+    #[command(subcommand)]
+    Net(NetCommand),
+    /// Join, list, inspect and export channels
+    #[command(subcommand)]
+    Channel(ChannelCommand),
+    /// Show how a running peer is doing
+    Status {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// The peer's configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum NetCommand {
+    /// Write certificates, MSP directories, genesis blocks and configurations of every node
+    Init {
+        /// The description of the network
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Directory to write to
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ChannelCommand {
+    /// Join a channel by its genesis block, in the running peer or for its next start
+    Join {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// File with the channel's genesis block
+        #[arg(long, value_name = "FILE")]
+        block: PathBuf,
+    },
+    /// List the channels joined
+    List {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show height and tip of a channel
+    Info {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Name of the channel
+        #[arg(short, long, value_name = "NAME")]
+        channel: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Add the header hash of every block
+        #[arg(long)]
+        hashes: bool,
+    },
+    /// Write the transactions or the blocks of a channel to files
+    Export {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Name of the channel
+        #[arg(short, long, value_name = "NAME")]
+        channel: String,
+        /// File for the payloads of all transactions but config transactions, byte for byte as submitted, one after the
+        /// other; - for standard output
+        #[arg(long, value_name = "FILE", required_unless_present = "blocks_dir")]
+        output: Option<PathBuf>,
+        /// Directory for one file NUMBER.block for each block
+        #[arg(long, value_name = "DIR")]
+        blocks_dir: Option<PathBuf>,
+    },
+}
+
+/// Runs the command given by `arguments` (the program's name first) and says how the process should exit.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help asked for is no error; clap knows the difference. A closed pipe is nobody's concern.
+            let _closed = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(config) => run(&config),
+        Command::Net(NetCommand::Init { config, dir }) => net_init(&config, &dir),
+        Command::Channel(ChannelCommand::Join { config, block }) => {
+            join::join(&settings::load(&config.config)?, &block)
+        }
+        Command::Channel(ChannelCommand::List { config, json }) => {
+            channel::list(&settings::load(&config.config)?, json)
+        }
+        Command::Channel(ChannelCommand::Info { config, channel, json, hashes }) => {
+            channel::info(&settings::load(&config.config)?, &settings::channel(&channel)?, json, hashes)
+        }
+        Command::Channel(ChannelCommand::Export { config, channel, output, blocks_dir }) => {
+            let (settings, channel) = (settings::load(&config.config)?, settings::channel(&channel)?);
+            export::export(&settings, &channel, output.as_deref(), blocks_dir.as_deref())
+        }
+        Command::Status { config, json } => status::status(&settings::load(&config.config)?, json),
+    }
+}
+
+fn run(arguments: &ConfigArguments) -> anyhow::Result<()> {
+    log_to_stderr()?;
+    let config = settings::load_and_log(&arguments.config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime could not be started; raise the limit of threads for this user")?;
+    let ran = runtime.block_on(crate::driver::run(config));
+    // Blocking work that is still under way must not hold the process back for longer than it may take to stop.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    ran
+}
+
+fn net_init(config: &std::path::Path, dir: &std::path::Path) -> anyhow::Result<()> {
+    anyhow::bail!("{} and {}: this build cannot make networks", config.display(), dir.display())
+}
+
+fn log_to_stderr() -> anyhow::Result<()> {
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(filter) if !filter.is_empty() => EnvFilter::try_new(&filter).with_context(|| {
+            format!("{LOG_VARIABLE}={filter} is not a log filter; try {LOG_VARIABLE}=info")
+        })?,
+        _ => EnvFilter::new("info"),
+    };
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .try_init();
+    started.map_err(|error| anyhow::anyhow!("logging could not be started: {error}"))
+}

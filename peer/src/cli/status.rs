@@ -1,0 +1,87 @@
+//! `grapevine status`: what the running peer says about itself.
+
+use super::output;
+use super::settings::Settings;
+use crate::admin::{AdminClient, MemberState, Status};
+
+pub(super) fn status(settings: &Settings, json: bool) -> anyhow::Result<()> {
+    let status = AdminClient::new(&settings.data).status()?;
+    let text = if json { format!("{}\n", serde_json::to_string(&status)?) } else { render(&status) };
+    Ok(output::print(&text)?)
+}
+
+fn render(status: &Status) -> String {
+    let mut text = format!(
+        "{} of {}, PKI-ID {}, version {}\n",
+        status.peer, status.msp_id, status.pki_id, status.version
+    );
+    let heading = ["CHANNEL", "HEIGHT", "TIP", "LEADER", "PEERS", "ORDERER"].map(str::to_owned).to_vec();
+    let mut rows = vec![heading];
+    for channel in &status.channels {
+        let leader = if channel.is_leader {
+            "this peer".to_owned()
+        } else {
+            channel.leader_name.clone().or_else(|| channel.leader.clone()).unwrap_or_else(|| "-".to_owned())
+        };
+        rows.push(vec![
+            channel.channel.clone(),
+            channel.height.to_string(),
+            channel.tip.chars().take(16).collect(),
+            leader,
+            channel.members.to_string(),
+            channel.orderer.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&output::table(&rows));
+    let mut rows = vec![["PEER", "MSP", "STATE", "ENDPOINT", "CONNECTED"].map(str::to_owned).to_vec()];
+    for member in &status.members {
+        let state = match member.state {
+            MemberState::Alive => "alive",
+            MemberState::Dead => "dead",
+        };
+        let connected = if member.connected { "yes" } else { "no" };
+        rows.push(vec![
+            member.name.clone(),
+            member.msp_id.clone(),
+            state.to_owned(),
+            member.endpoint.clone(),
+            connected.to_owned(),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&output::table(&rows));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{ChannelStatus, MemberStatus};
+
+    #[test]
+    fn shows_leader_by_name_and_members() {
+        let status = Status {
+            peer: "peer0".to_owned(),
+            channels: vec![ChannelStatus {
+                channel: "trade".to_owned(),
+                height: 7,
+                leader: Some("ab".to_owned()),
+                leader_name: Some("peer1".to_owned()),
+                ..Default::default()
+            }],
+            members: vec![MemberStatus {
+                name: "peer1".to_owned(),
+                msp_id: "Org1MSP".to_owned(),
+                pki_id: "ab".to_owned(),
+                state: MemberState::Alive,
+                endpoint: "127.0.0.1:7052".to_owned(),
+                connected: true,
+            }],
+            ..Default::default()
+        };
+        let text = render(&status);
+        assert!(text.contains("trade    7            peer1   0      -"), "{text}");
+        assert!(text.contains("peer1  Org1MSP  alive  127.0.0.1:7052  yes"), "{text}");
+    }
+}

@@ -1,0 +1,513 @@
+//! The ledger against its promises; what only a killed process can show is in the integration tests.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use grapevine_channels::ChannelId;
+use grapevine_channels::block::{AuthenticBlock, Block, BlockHeader};
+use grapevine_crypto::{Digest, sha256_of};
+use rocksdb::WriteBatch;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::keys::{self, Head, IndexEntry};
+use super::*;
+
+fn channel(name: &str) -> ChannelId {
+    name.parse().unwrap()
+}
+
+/// A block with one transaction of `size` bytes that depend on its number.
+fn block(number: u64, previous: Option<Digest>, size: usize) -> AuthenticBlock {
+    let body: Vec<u8> =
+        (0..size).map(|place| (place as u64).wrapping_mul(31).wrapping_add(number) as u8).collect();
+    let data_hash = sha256_of([body.as_slice()]).0.to_vec();
+    let previous_hash = previous.map(|hash| hash.0.to_vec()).unwrap_or_default();
+    let header = BlockHeader { number, previous_hash, data_hash };
+    let block = Block::from_parts(header, vec![Bytes::from(body)], Bytes::new());
+    AuthenticBlock::stored(block.encode()).unwrap()
+}
+
+/// Blocks 0 to `count - 1`, whose sizes make the chains of different `seed`s differ.
+fn chain(seed: usize, count: u64) -> Vec<AuthenticBlock> {
+    let mut blocks: Vec<AuthenticBlock> = Vec::new();
+    for number in 0..count {
+        let previous = blocks.last().map(AuthenticBlock::hash);
+        blocks.push(block(number, previous, 100 + seed));
+    }
+    blocks
+}
+
+fn open(directory: &TempDir) -> Ledger {
+    Ledger::open(directory.path().join(DIRECTORY)).unwrap()
+}
+
+/// A ledger with `blocks` in channel `trade`.
+fn filled(directory: &TempDir, blocks: &[AuthenticBlock]) -> Ledger {
+    let ledger = open(directory);
+    ledger.create_channel(&channel("trade"), &blocks[0]).unwrap();
+    ledger.append(&channel("trade"), &blocks[1..]).unwrap();
+    ledger
+}
+
+#[test]
+fn what_was_appended_is_there_after_reopening() {
+    let directory = TempDir::new().unwrap();
+    let (trade, audit) = (channel("trade"), channel("audit"));
+    let (of_trade, of_audit) = (chain(0, 20), chain(1, 5));
+    let ledger = filled(&directory, &of_trade);
+    ledger.create_channel(&audit, &of_audit[0]).unwrap();
+    for block in &of_audit[1..] {
+        ledger.append(&audit, std::slice::from_ref(block)).unwrap();
+    }
+    drop(ledger);
+
+    let ledger = open(&directory);
+    assert_eq!(ledger.channels(), [audit.clone(), trade.clone()]);
+    for (channel, blocks) in [(&trade, &of_trade), (&audit, &of_audit)] {
+        let last = blocks.last().unwrap();
+        assert_eq!(ledger.height(channel), blocks.len() as u64);
+        assert_eq!(ledger.tip(channel), Some((last.number(), last.hash())));
+        assert_eq!(ledger.genesis_hash(channel), Some(blocks[0].hash()));
+        for block in blocks {
+            assert_eq!(ledger.block(channel, block.number()).unwrap().as_ref(), Some(block.encoded()));
+            assert_eq!(ledger.header_hash(channel, block.number()).unwrap(), Some(block.hash()));
+            assert_eq!(ledger.number_of(channel, &block.hash()).unwrap(), Some(block.number()));
+        }
+        assert_eq!(ledger.block(channel, last.number() + 1).unwrap(), None);
+        let other = if channel == &trade { &of_audit } else { &of_trade };
+        assert_eq!(ledger.number_of(channel, &other[1].hash()).unwrap(), None);
+    }
+    let numbers: Vec<u64> = ledger.iterate(&trade, 5..8).map(|entry| entry.unwrap().0).collect();
+    assert_eq!(numbers, [5, 6, 7]);
+    assert_eq!(ledger.iterate(&trade, 18..u64::MAX).count(), 2);
+    assert_eq!(ledger.iterate(&trade, 30..40).count(), 0);
+}
+
+#[test]
+fn unknown_channels_are_empty() {
+    let directory = TempDir::new().unwrap();
+    let ledger = open(&directory);
+    let trade = channel("trade");
+    assert_eq!((ledger.height(&trade), ledger.tip(&trade)), (0, None));
+    assert_eq!(ledger.block(&trade, 0).unwrap(), None);
+    let refused = ledger.append(&trade, &chain(0, 2)[1..]).unwrap_err();
+    assert!(matches!(refused, LedgerError::UnknownChannel { .. }), "{refused}");
+}
+
+#[test]
+fn joining_twice_is_the_same_only_for_the_same_genesis_block() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 3);
+    let ledger = filled(&directory, &blocks);
+    let trade = channel("trade");
+    ledger.create_channel(&trade, &blocks[0]).unwrap();
+    assert_eq!(ledger.height(&trade), 3);
+    let other = ledger.create_channel(&trade, &chain(1, 1)[0]).unwrap_err();
+    assert!(matches!(other, LedgerError::OtherGenesis { .. }), "{other}");
+    let late = ledger.create_channel(&channel("audit"), &blocks[1]).unwrap_err();
+    assert!(matches!(late, LedgerError::NotGenesis { number: 1, .. }), "{late}");
+    assert_eq!(ledger.channels(), [trade]);
+}
+
+#[test]
+fn only_the_next_linked_block_is_taken_and_a_call_is_all_or_nothing() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 6);
+    let ledger = filled(&directory, &blocks[..3]);
+    let trade = channel("trade");
+
+    let again = ledger.append(&trade, &blocks[2..3]).unwrap_err();
+    assert!(matches!(again, LedgerError::NotNext { expected: 3, found: 2, .. }), "{again}");
+    let gap = ledger.append(&trade, &blocks[4..5]).unwrap_err();
+    assert!(matches!(gap, LedgerError::NotNext { expected: 3, found: 4, .. }), "{gap}");
+    let foreign = block(3, Some(Digest([7; 32])), 10);
+    let foreign = ledger.append(&trade, &[foreign]).unwrap_err();
+    assert!(matches!(foreign, LedgerError::NotLinked { number: 3, .. }), "{foreign}");
+
+    let broken = [blocks[3].clone(), blocks[5].clone()];
+    assert!(ledger.append(&trade, &broken).is_err());
+    assert_eq!(ledger.height(&trade), 3);
+    assert_eq!(ledger.block(&trade, 3).unwrap(), None);
+    ledger.append(&trade, &blocks[3..]).unwrap();
+    assert_eq!(ledger.height(&trade), 6);
+    ledger.append(&trade, &[]).unwrap();
+}
+
+#[test]
+fn a_group_leaves_out_what_does_not_follow_and_keeps_the_rest() {
+    let directory = TempDir::new().unwrap();
+    let (trade, audit) = (channel("trade"), channel("audit"));
+    let (of_trade, of_audit) = (chain(0, 5), chain(1, 3));
+    let ledger = filled(&directory, &of_trade[..1]);
+    ledger.create_channel(&audit, &of_audit[0]).unwrap();
+    let commit = |channel: &ChannelId, blocks: &[AuthenticBlock]| Commit {
+        channel: channel.clone(),
+        blocks: blocks.to_vec(),
+    };
+    let group = [
+        commit(&trade, &of_trade[1..3]),
+        commit(&audit, &of_audit[2..3]),
+        commit(&trade, &of_trade[3..4]),
+        commit(&audit, &of_audit[1..2]),
+    ];
+    let outcomes = ledger.append_group(&group).unwrap();
+    assert_eq!(*outcomes[0].as_ref().unwrap(), ChannelHead { height: 3, tip: of_trade[2].hash() });
+    assert!(matches!(outcomes[1], Err(LedgerError::NotNext { expected: 1, found: 2, .. })));
+    assert_eq!(outcomes[2].as_ref().unwrap().height, 4);
+    assert_eq!(outcomes[3].as_ref().unwrap().height, 2);
+    drop(ledger);
+    let ledger = open(&directory);
+    assert_eq!((ledger.height(&trade), ledger.height(&audit)), (4, 2));
+    assert_eq!(ledger.block(&audit, 1).unwrap().as_ref(), Some(of_audit[1].encoded()));
+}
+
+#[test]
+fn a_reader_works_beside_the_writer_and_writes_nothing() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 8);
+    let trade = channel("trade");
+    let ledger = filled(&directory, &blocks[..4]);
+    let reader = Ledger::open_read_only(ledger.path()).unwrap();
+    ledger.append(&trade, &blocks[4..]).unwrap();
+    assert_eq!(reader.height(&trade), 4);
+    assert_eq!(reader.block(&trade, 3).unwrap().as_ref(), Some(blocks[3].encoded()));
+    assert!(matches!(reader.append(&trade, &blocks[4..5]), Err(LedgerError::ReadOnly)));
+    assert!(matches!(reader.meta_put(b"key", b"value"), Err(LedgerError::ReadOnly)));
+    assert_eq!(Ledger::open_read_only(ledger.path()).unwrap().height(&trade), 8);
+}
+
+#[test]
+fn a_reader_keeps_its_view_while_the_writer_flushes_and_compacts() {
+    let directory = TempDir::new().unwrap();
+    let trade = channel("trade");
+    let mut blocks = vec![block(0, None, 10)];
+    let ledger = filled(&directory, &blocks);
+    let mut readers = Vec::new();
+    for round in 0..6 {
+        for _ in 0..10 {
+            let last = blocks.last().unwrap();
+            let next = block(last.number() + 1, Some(last.hash()), 700_000);
+            ledger.append(&trade, std::slice::from_ref(&next)).unwrap();
+            blocks.push(next);
+        }
+        for family in [keys::BLOCKS, keys::INDEX, keys::META] {
+            ledger.store.database.flush_cf(ledger.store.family(family).unwrap()).unwrap();
+        }
+        if round % 2 == 0 {
+            readers.push(Ledger::open_read_only(ledger.path()).unwrap());
+        }
+    }
+    let index = ledger.store.family(keys::INDEX).unwrap();
+    ledger.store.database.compact_range_cf(index, None::<&[u8]>, None::<&[u8]>);
+    for reader in readers {
+        let height = reader.height(&trade);
+        assert_eq!(reader.iterate(&trade, 0..height).filter(Result::is_ok).count() as u64, height);
+    }
+}
+
+#[test]
+fn two_writers_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let ledger = open(&directory);
+    let second = Ledger::open(ledger.path()).unwrap_err();
+    assert!(matches!(second, LedgerError::Locked { .. }), "{second}");
+    assert!(second.to_string().contains(&ledger.path().display().to_string()), "{second}");
+}
+
+#[test]
+fn wrong_places_are_named() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, b"x").unwrap();
+    assert!(matches!(Ledger::open(&file), Err(LedgerError::NotADirectory { .. })));
+    assert!(matches!(Ledger::open(file.join("below")), Err(LedgerError::NotADirectory { .. })));
+    assert!(matches!(Ledger::open_read_only(&file), Err(LedgerError::NotADirectory { .. })));
+    let nowhere = directory.path().join("nowhere");
+    assert!(matches!(Ledger::open_read_only(&nowhere), Err(LedgerError::Missing { .. })));
+    assert!(!nowhere.exists());
+    std::fs::create_dir(&nowhere).unwrap();
+    assert!(matches!(Ledger::open_read_only(&nowhere), Err(LedgerError::Missing { .. })));
+}
+
+#[test]
+fn other_databases_and_newer_formats_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let other = directory.path().join("other");
+    let database = DB::open_default(&other).unwrap();
+    database.put(b"key", b"value").unwrap();
+    drop(database);
+    // Opening adds missing column families, so a database that is not ours must be recognised before.
+    let foreign = Ledger::open(&other).unwrap_err();
+    assert!(matches!(foreign, LedgerError::Foreign { .. }), "{foreign}");
+    let foreign = Ledger::open_read_only(&other).unwrap_err();
+    assert!(matches!(foreign, LedgerError::Foreign { .. }), "{foreign}");
+
+    let ledger = filled(&directory, &chain(0, 2));
+    let path = ledger.path().to_owned();
+    put(&ledger, keys::META, keys::FORMAT, &(keys::FORMAT_VERSION + 1).to_be_bytes());
+    drop(ledger);
+    for refused in [Ledger::open(&path), Ledger::open_read_only(&path)] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, LedgerError::NewerFormat { found: 2, supported: 1, .. }), "{refused}");
+    }
+}
+
+fn put(ledger: &Ledger, family: &str, key: &[u8], value: &[u8]) {
+    let mut batch = WriteBatch::default();
+    batch.put_cf(ledger.store.family(family).unwrap(), key, value);
+    ledger.store.write(batch).unwrap();
+}
+
+/// Opens a ledger of four blocks in which `change` was made behind its back.
+fn reopened_after(change: impl FnOnce(&Ledger, &[AuthenticBlock])) -> Result<Ledger, LedgerError> {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 4);
+    let ledger = filled(&directory, &blocks);
+    change(&ledger, &blocks);
+    drop(ledger);
+    Ledger::open(directory.path().join(DIRECTORY))
+}
+
+#[test]
+fn damage_is_found_at_opening() {
+    assert!(reopened_after(|_, _| ()).is_ok());
+    let trade = channel("trade");
+    let head = |blocks: &[AuthenticBlock], height: u64| Head {
+        genesis: blocks[0].hash(),
+        height,
+        tip: blocks[height as usize - 1].hash(),
+    };
+
+    // The head is older than the blocks.
+    let damage = reopened_after(|ledger, blocks| {
+        put(ledger, keys::META, &keys::head(&trade), &head(blocks, 3).encode());
+    });
+    assert!(matches!(damage, Err(LedgerError::DamagedStore { .. })), "{damage:?}");
+    // The head names another tip.
+    let damage = reopened_after(|ledger, blocks| {
+        let wrong = Head { tip: blocks[1].hash(), ..head(blocks, 4) };
+        put(ledger, keys::META, &keys::head(&trade), &wrong.encode());
+    });
+    assert!(matches!(damage, Err(LedgerError::Damaged { number: 3, .. })), "{damage:?}");
+    // Another block lies where block 2 should.
+    let damage = reopened_after(|ledger, blocks| {
+        put(ledger, keys::BLOCKS, &2u64.to_be_bytes(), blocks[1].encoded());
+    });
+    assert!(matches!(damage, Err(LedgerError::Damaged { number: 2, .. })), "{damage:?}");
+    // The header is right, the transactions are not.
+    let damage = reopened_after(|ledger, blocks| {
+        let header = blocks[3].block().header().clone();
+        let forged = Block::from_parts(header, vec![Bytes::from_static(b"forged")], Bytes::new());
+        put(ledger, keys::BLOCKS, &3u64.to_be_bytes(), &forged.encode());
+    });
+    assert!(matches!(damage, Err(LedgerError::Damaged { number: 3, .. })), "{damage:?}");
+    // A consistent block of another chain, index and all.
+    let damage = reopened_after(|ledger, _| {
+        let other = block(2, Some(Digest([9; 32])), 50);
+        put(ledger, keys::BLOCKS, &2u64.to_be_bytes(), other.encoded());
+        let entry = IndexEntry { position: 2, hash: other.hash() };
+        put(ledger, keys::INDEX, &keys::by_number(&trade, 2), &entry.encode());
+    });
+    assert!(matches!(damage, Err(LedgerError::Damaged { number: 2, .. })), "{damage:?}");
+    let damage = reopened_after(|ledger, _| put(ledger, keys::META, &keys::head(&trade), b"short"));
+    assert!(matches!(damage, Err(LedgerError::DamagedStore { .. })), "{damage:?}");
+}
+
+#[test]
+fn damage_behind_the_checked_blocks_is_found_when_read() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, CHECKED_BLOCKS + 5);
+    let trade = channel("trade");
+    let ledger = filled(&directory, &blocks);
+    put(&ledger, keys::BLOCKS, &2u64.to_be_bytes(), b"\xff\xff");
+    put(&ledger, keys::BLOCKS, &3u64.to_be_bytes(), blocks[1].encoded());
+    drop(ledger);
+    let ledger = open(&directory);
+    for number in [2, 3] {
+        let damage = ledger.block(&trade, number);
+        assert!(matches!(damage, Err(LedgerError::Damaged { .. })), "{damage:?}");
+    }
+    assert!(ledger.iterate(&trade, 0..4).any(|entry| entry.is_err()));
+    assert!(ledger.block(&trade, 1).unwrap().is_some());
+}
+
+#[test]
+fn nothing_is_written_after_a_failed_write() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 3);
+    let ledger = filled(&directory, &blocks[..2]);
+    ledger.store.stopped.store(true, Ordering::Release);
+    assert!(matches!(ledger.append(&channel("trade"), &blocks[2..]), Err(LedgerError::Stopped)));
+    assert!(matches!(ledger.meta_put(b"a", b"b"), Err(LedgerError::Stopped)));
+    assert_eq!(ledger.height(&channel("trade")), 2);
+}
+
+#[test]
+fn state_is_kept_apart_from_the_ledgers_own_records() {
+    let directory = TempDir::new().unwrap();
+    let ledger = filled(&directory, &chain(0, 2));
+    assert_eq!(ledger.meta_get(b"format").unwrap(), None);
+    ledger.meta_put(b"format", b"mine").unwrap();
+    ledger.meta_put(b"incarnation", &7u64.to_be_bytes()).unwrap();
+    drop(ledger);
+    let ledger = open(&directory);
+    assert_eq!(ledger.meta_get(b"format").unwrap().as_deref(), Some(b"mine".as_slice()));
+    assert_eq!(ledger.meta_get(b"incarnation").unwrap(), Some(7u64.to_be_bytes().to_vec()));
+}
+
+#[test]
+fn compaction_moves_blocks_and_does_not_rewrite_them() {
+    let directory = TempDir::new().unwrap();
+    let (trade, audit) = (channel("trade"), channel("audit"));
+    let ledger = open(&directory);
+    let mut tips = Vec::new();
+    for channel in [&trade, &audit] {
+        let genesis = block(0, None, 10);
+        ledger.create_channel(channel, &genesis).unwrap();
+        tips.push(genesis);
+    }
+    let family = ledger.store.family(keys::BLOCKS).unwrap();
+    for _ in 0..8 {
+        for (channel, tip) in [&trade, &audit].into_iter().zip(&mut tips) {
+            let next = block(tip.number() + 1, Some(tip.hash()), 300_000);
+            ledger.append(channel, std::slice::from_ref(&next)).unwrap();
+            *tip = next;
+        }
+        ledger.store.database.flush_cf(family).unwrap();
+    }
+    ledger.store.database.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+    let stats = ledger.store.database.property_value_cf(family, "rocksdb.cfstats-no-file-histogram").unwrap();
+    let stats = stats.unwrap();
+    // "Cumulative compaction: W GB write, …, R GB read, …": nothing that was flushed was read again.
+    let line = stats.lines().find(|line| line.starts_with("Cumulative compaction")).unwrap();
+    assert!(line.contains(" 0.00 GB read"), "{stats}");
+}
+
+async fn next(reports: &mut mpsc::Receiver<LedgerReport>) -> LedgerReport {
+    timeout(Duration::from_secs(30), reports.recv()).await.expect("no report in time").expect("thread ended")
+}
+
+#[tokio::test]
+async fn the_thread_commits_in_order_and_reports() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 10);
+    let trade = channel("trade");
+    let ledger = filled(&directory, &blocks[..1]);
+    let (thread, mut reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default()).unwrap();
+    thread.try_commit(&trade, blocks[1..4].to_vec()).unwrap();
+    thread.try_commit(&trade, Vec::new()).unwrap();
+    thread.try_commit(&trade, blocks[7..8].to_vec()).unwrap();
+    thread.try_commit(&trade, blocks[4..5].to_vec()).unwrap();
+    match next(&mut reports).await {
+        LedgerReport::Committed { channel, height: 4, tip } if channel == trade => {
+            assert_eq!(tip, blocks[3].hash())
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(next(&mut reports).await, LedgerReport::Refused { number: 7, .. }));
+    assert!(matches!(next(&mut reports).await, LedgerReport::Committed { height: 5, .. }));
+    let counters = thread.counters();
+    assert_eq!((counters.blocks, counters.refused, counters.queue_full), (4, 1, 0));
+    assert!(thread.shutdown(reports).await.is_empty());
+    assert_eq!(ledger.height(&trade), 5);
+}
+
+/// Keeps the ledger's writer busy, so that the thread waits with what it took and the queue fills.
+#[tokio::test]
+async fn a_full_queue_refuses_counts_and_recovers_with_one_sync_for_all() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 9);
+    let trade = channel("trade");
+    let ledger = filled(&directory, &blocks[..1]);
+    let busy = ledger.store.next_position.lock().unwrap();
+    let limits = LedgerLimits { queue_commits_max: 4, ..LedgerLimits::default() };
+    let (thread, mut reports) = LedgerThread::spawn(ledger.clone(), limits).unwrap();
+    for block in &blocks[1..5] {
+        thread.try_commit(&trade, vec![block.clone()]).unwrap();
+    }
+    let refused = thread.try_commit(&trade, blocks[5..6].to_vec());
+    assert_eq!(refused, Err(CommitRefused::QueueFull));
+    assert_eq!((thread.counters().queue_full, thread.queued()), (1, 4));
+    drop(busy);
+    for height in 2..=5 {
+        assert!(
+            matches!(next(&mut reports).await, LedgerReport::Committed { height: at, .. } if at == height)
+        );
+    }
+    // At most the first commit went alone, before the others were queued.
+    assert!(thread.counters().syncs <= 2, "{:?}", thread.counters());
+    thread.try_commit(&trade, blocks[5..].to_vec()).unwrap();
+    assert!(matches!(next(&mut reports).await, LedgerReport::Committed { height: 9, .. }));
+    assert_eq!(thread.queued(), 0);
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded_in_bytes_but_takes_one_commit_of_any_size() {
+    let directory = TempDir::new().unwrap();
+    let large = [block(0, None, 10), block(1, Some(block(0, None, 10).hash()), 5000)];
+    let trade = channel("trade");
+    let ledger = filled(&directory, &large[..1]);
+    let busy = ledger.store.next_position.lock().unwrap();
+    let limits = LedgerLimits { queue_bytes_max: 1000, ..LedgerLimits::default() };
+    let (thread, mut reports) = LedgerThread::spawn(ledger.clone(), limits).unwrap();
+    thread.try_commit(&trade, large[1..].to_vec()).unwrap();
+    let next_block = block(2, Some(large[1].hash()), 10);
+    assert_eq!(thread.try_commit(&trade, vec![next_block.clone()]), Err(CommitRefused::QueueFull));
+    drop(busy);
+    assert!(matches!(next(&mut reports).await, LedgerReport::Committed { height: 2, .. }));
+    thread.try_commit(&trade, vec![next_block]).unwrap();
+    assert!(matches!(next(&mut reports).await, LedgerReport::Committed { height: 3, .. }));
+}
+
+#[tokio::test]
+async fn shutdown_finishes_what_is_queued() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 30);
+    let trade = channel("trade");
+    let ledger = filled(&directory, &blocks[..1]);
+    let busy = ledger.store.next_position.lock().unwrap();
+    let (thread, reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default()).unwrap();
+    for block in &blocks[1..] {
+        thread.try_commit(&trade, vec![block.clone()]).unwrap();
+    }
+    drop(busy);
+    let left = timeout(Duration::from_secs(30), thread.shutdown(reports)).await.unwrap();
+    assert_eq!(left.len(), 29);
+    assert_eq!(ledger.height(&trade), 30);
+}
+
+#[tokio::test]
+async fn a_dropped_thread_and_a_dropped_receiver_still_finish() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 30);
+    let trade = channel("trade");
+    let ledger = filled(&directory, &blocks[..1]);
+    let (thread, reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default()).unwrap();
+    drop(reports);
+    for block in &blocks[1..] {
+        thread.try_commit(&trade, vec![block.clone()]).unwrap();
+    }
+    drop(thread);
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while ledger.height(&trade) < 30 {
+        assert!(std::time::Instant::now() < deadline, "still at {}", ledger.height(&trade));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_write_is_reported_once_and_ends_the_thread() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 4);
+    let trade = channel("trade");
+    let ledger = filled(&directory, &blocks[..1]);
+    let (thread, mut reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default()).unwrap();
+    ledger.store.stopped.store(true, Ordering::Release);
+    thread.try_commit(&trade, blocks[1..2].to_vec()).unwrap();
+    assert!(matches!(next(&mut reports).await, LedgerReport::Failed { .. }));
+    assert_eq!(thread.try_commit(&trade, blocks[2..3].to_vec()), Err(CommitRefused::Stopped));
+    assert!(thread.shutdown(reports).await.is_empty());
+}

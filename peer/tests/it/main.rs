@@ -1,0 +1,5 @@
+//! The peer from outside: its binary, its processes, its files. One binary, so that RocksDB is linked once.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod admin;
+mod crash;
