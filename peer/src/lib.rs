@@ -8,3 +8,4 @@ pub mod admin;
 pub mod cli;
 pub mod driver;
 pub mod ledger;
+pub mod net;

@@ -1,0 +1,278 @@
+//! One connection to an admitted peer: four streams, a task for each, and one that watches them.
+//!
+//! The watching task reports `Connected`, starts a reader or writer for every stream the driver hands
+//! it, and ends the connection at the first error of any of them, when it is told to, or when the
+//! streams are not all there in time. It reports `Disconnected` last, after its readers have stopped,
+//! and begins only when the connection it replaces has reported its own.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use grapevine_crypto::{Identity, PkiId};
+use libp2p::{PeerId, Stream, swarm::ConnectionId};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BodyLimit, NetEvent, SendError,
+    counters::count,
+    driver::Command,
+    frames::{self, BulkFrame, FrameError, FrameLimits},
+    gate::{LinkStream, StreamKind},
+    handle::Shared,
+    queue::SendQueue,
+    tcp::KillSwitch,
+};
+
+/// Time for all four streams to be there.
+const STREAMS_TIMEOUT: Duration = Duration::from_secs(15);
+const STREAMS: usize = 4;
+
+/// The part of a connection that senders and the driver share.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: PkiId,
+    pub(crate) peer_id: PeerId,
+    pub(crate) connection: u64,
+    pub(crate) kill: KillSwitch,
+    control: SendQueue<Bytes>,
+    bulk: SendQueue<(Bytes, Bytes)>,
+    reason: OnceLock<String>,
+    cancelled: CancellationToken,
+    done: CancellationToken,
+}
+
+/// Bounds of the send queues.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLimits {
+    pub(crate) control_frames_max: usize,
+    pub(crate) control_bytes_max: usize,
+    pub(crate) bulk_frames_max: usize,
+    pub(crate) bulk_bytes_max: usize,
+}
+
+impl Link {
+    pub(crate) fn new(
+        peer: PkiId,
+        peer_id: PeerId,
+        connection: u64,
+        kill: KillSwitch,
+        limits: QueueLimits,
+    ) -> Self {
+        Self {
+            peer,
+            peer_id,
+            connection,
+            kill,
+            control: SendQueue::new(limits.control_frames_max, limits.control_bytes_max),
+            bulk: SendQueue::new(limits.bulk_frames_max, limits.bulk_bytes_max),
+            reason: OnceLock::new(),
+            cancelled: CancellationToken::new(),
+            done: CancellationToken::new(),
+        }
+    }
+
+    /// Ends the connection; the first reason given is the one reported.
+    pub(crate) fn close(&self, reason: &str) {
+        // A second reason is dropped on purpose.
+        let _ = self.reason.set(reason.to_owned());
+        self.cancelled.cancel();
+    }
+
+    pub(crate) fn send_control(&self, frame: Bytes) -> Result<(), SendError> {
+        let bytes = frame.len();
+        self.control.push(frame, bytes).then_some(()).ok_or(SendError::QueueFull)
+    }
+
+    pub(crate) fn send_bulk(&self, header: Bytes, body: Bytes) -> Result<(), SendError> {
+        let bytes = header.len().saturating_add(body.len());
+        self.bulk.push((header, body), bytes).then_some(()).ok_or(SendError::QueueFull)
+    }
+}
+
+/// What the task of a connection works with.
+pub(crate) struct LinkTask {
+    pub(crate) link: Arc<Link>,
+    pub(crate) id: ConnectionId,
+    pub(crate) replaces: Option<Arc<Link>>,
+    pub(crate) streams: mpsc::Receiver<LinkStream>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) body_limit: Arc<dyn BodyLimit>,
+    pub(crate) limits: FrameLimits,
+    pub(crate) keep_alive_interval: Duration,
+}
+
+/// What `Connected` tells besides peer and connection.
+pub(crate) struct Greeting {
+    pub(crate) identity: Identity,
+    pub(crate) session: [u8; 32],
+    pub(crate) dialer: bool,
+    pub(crate) remote_address: String,
+}
+
+impl LinkTask {
+    /// Runs the connection until its end.
+    pub(crate) async fn run(mut self, greeting: Greeting) {
+        let hard_stop = self.shared.hard_stop.clone();
+        tokio::select! {
+            () = hard_stop.cancelled() => {}
+            () = self.live(greeting) => {}
+        }
+        self.withdraw();
+        self.link.done.cancel();
+        // Fails only when the driver has ended and needs to know nothing more.
+        let _ = self.shared.commands.send(Command::Ended(self.id));
+    }
+
+    /// Nothing can be sent any more, and the swarm closes the connection.
+    fn withdraw(&self) {
+        self.shared.links.remove(&self.link);
+        let _ = self.shared.commands.send(Command::Closing(self.id));
+    }
+
+    async fn live(&mut self, greeting: Greeting) {
+        if let Some(replaced) = self.replaces.take() {
+            replaced.done.cancelled().await;
+        }
+        if self.link.cancelled.is_cancelled() {
+            return;
+        }
+        let Greeting { identity, session, dialer, remote_address } = greeting;
+        let (peer, connection) = (self.link.peer, self.link.connection);
+        let remote_peer_id = self.link.peer_id.to_bytes();
+        // Before the event: who hears of the connection may send at once.
+        self.shared.links.insert(&self.link);
+        let event = NetEvent::Connected {
+            peer,
+            connection,
+            identity,
+            session,
+            dialer,
+            remote_address,
+            remote_peer_id,
+        };
+        if self.shared.lanes.control(event).await.is_err() {
+            return;
+        }
+        let ended = self.serve().await;
+        self.withdraw();
+        self.link.close(&ended);
+        let reason = self.link.reason.get().cloned().unwrap_or(ended);
+        // The owner may be gone; then nobody is left to be told.
+        let _ = self.shared.lanes.last(NetEvent::Disconnected { peer, connection, reason }).await;
+    }
+
+    /// Serves the streams; returns why that ended.
+    async fn serve(&mut self) -> String {
+        let mut tasks: JoinSet<Result<(), FrameError>> = JoinSet::new();
+        let all_there = tokio::time::sleep(STREAMS_TIMEOUT);
+        tokio::pin!(all_there);
+        let cancelled = self.link.cancelled.clone();
+        let mut started = 0_usize;
+        let reason = loop {
+            tokio::select! {
+                () = cancelled.cancelled() => break "closed".to_owned(),
+                () = &mut all_there, if started < STREAMS => break "streams missing".to_owned(),
+                Some(ended) = tasks.join_next() => break reason_of(ended),
+                stream = self.streams.recv() => match stream {
+                    Some(LinkStream::Inbound(kind, stream)) => {
+                        started = started.saturating_add(1);
+                        self.read(kind, stream, &mut tasks);
+                    }
+                    Some(LinkStream::Outbound(kind, stream)) => {
+                        started = started.saturating_add(1);
+                        self.write(kind, stream, &mut tasks);
+                    }
+                    Some(LinkStream::Failed(reason)) => break reason,
+                    None => break "closed".to_owned(),
+                },
+            }
+        };
+        tasks.shutdown().await;
+        reason
+    }
+
+    fn read(&self, kind: StreamKind, mut stream: Stream, tasks: &mut JoinSet<Result<(), FrameError>>) {
+        let (link, lanes, limits) = (self.link.clone(), self.shared.lanes.clone(), self.limits);
+        let (counters, body_limit) = (self.shared.counters.clone(), self.body_limit.clone());
+        let (peer, connection) = (link.peer, link.connection);
+        match kind {
+            StreamKind::Control => tasks.spawn(async move {
+                loop {
+                    let frame = frames::read_control(&mut stream, &limits).await?;
+                    if frame.is_empty() {
+                        continue;
+                    }
+                    count(&counters.control_in);
+                    let event = NetEvent::Control { peer, connection, frame };
+                    lanes.control(event).await.map_err(|_| FrameError::Closed)?;
+                }
+            }),
+            StreamKind::Bulk => tasks.spawn(async move {
+                loop {
+                    let limit = |header: &[u8]| body_limit.body_limit(peer, header);
+                    match frames::read_bulk(&mut stream, &limits, limit).await? {
+                        BulkFrame::Wanted { header, body } => {
+                            count(&counters.bulk_in);
+                            let event = NetEvent::Bulk { peer, connection, header, body };
+                            lanes.bulk(event).await.map_err(|_| FrameError::Closed)?;
+                        }
+                        BulkFrame::Refused { header, length } => {
+                            count(&counters.bulk_refused);
+                            let header = header.len();
+                            tracing::debug!(peer = %peer, header, length, "bulk message not wanted");
+                        }
+                    }
+                }
+            }),
+        };
+    }
+
+    fn write(&self, kind: StreamKind, mut stream: Stream, tasks: &mut JoinSet<Result<(), FrameError>>) {
+        let (link, counters, progress) =
+            (self.link.clone(), self.shared.counters.clone(), self.limits.progress_timeout);
+        let keep_alive = self.keep_alive_interval;
+        match kind {
+            StreamKind::Control => tasks.spawn(async move {
+                loop {
+                    let Ok((frame, bytes)) = tokio::time::timeout(keep_alive, link.control.pop()).await
+                    else {
+                        frames::write_control(&mut stream, &[], progress).await?;
+                        continue;
+                    };
+                    frames::write_control(&mut stream, &frame, progress).await?;
+                    written(&counters.control_out, &link.control, bytes);
+                }
+            }),
+            StreamKind::Bulk => tasks.spawn(async move {
+                loop {
+                    let ((header, body), bytes) = link.bulk.pop().await;
+                    frames::write_bulk(&mut stream, &header, &body, progress).await?;
+                    written(&counters.bulk_out, &link.bulk, bytes);
+                }
+            }),
+        };
+    }
+}
+
+fn written<T>(counter: &AtomicU64, queue: &SendQueue<T>, bytes: usize) {
+    counter.fetch_add(1, Ordering::Relaxed);
+    queue.written(bytes);
+}
+
+fn reason_of(ended: Result<Result<(), FrameError>, JoinError>) -> String {
+    match ended {
+        Ok(Ok(())) => "closed".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => format!("a stream's task failed: {error}"),
+    }
+}
