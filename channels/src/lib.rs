@@ -9,10 +9,15 @@
 
 pub mod block;
 pub mod channel_id;
+pub mod config;
+pub mod config_update;
+pub mod genesis;
 pub mod policy;
 pub mod proto;
 mod protobuf;
+pub mod sign;
 pub mod transaction;
+pub mod verify;
 pub mod wire;
 pub mod time;
 pub mod reconciliation;

@@ -16,10 +16,10 @@
 //! own, and none may stop the channel for all.
 //!
 //! # Bounds
-//! The tree is as large as one block at most. Validated identities are cached, [`IDENTITIES_CACHED_MAX`] at most; a full
-//! cache is emptied. The cache lives and dies with the config, so new CAs and revocations take effect with it.
+//! The tree is as large as one block at most. Each MSP caches identities that it has validated
+//! ([`grapevine_crypto::CACHED_IDENTITIES_MAX`]); MSPs live and die with the config, so new CAs and revocations take
+//! effect with it.
 
-mod identities;
 mod organization;
 mod tree;
 mod values;
@@ -31,7 +31,7 @@ use bytes::Bytes;
 use grapevine_crypto::{Algorithm, Identity, IdentityError, Msp, MspError, MspId};
 use prost::Message as _;
 
-pub use identities::IDENTITIES_CACHED_MAX;
+pub(crate) use tree::is_valid_name;
 pub use organization::{Endpoint, OrdererEndpoint, OrgConfig};
 pub use values::{BatchSize, parse_go_duration_ms};
 
@@ -184,7 +184,6 @@ pub struct ChannelConfig {
     organizations: organization::Organizations,
     values: values::Values,
     policies: BTreeMap<String, Arc<Policy>>,
-    identities: identities::IdentityCache,
 }
 
 /// An identity whose signature holds, and the position of that signature.
@@ -210,7 +209,8 @@ impl ChannelConfig {
         Self::from_config(block.channel_id()?, number, config)
     }
 
-    fn from_config(
+    /// A config of its own, without a block around it.
+    pub(crate) fn from_config(
         channel_id: ChannelId,
         config_block_number: u64,
         config: Config,
@@ -221,8 +221,7 @@ impl ChannelConfig {
         let values = values::parse(root)?;
         let organizations = organization::parse(root, &values)?;
         let policies = tree::compile_policies(root)?;
-        let identities = identities::IdentityCache::default();
-        Ok(Self { channel_id, config_block_number, organizations, values, policies, identities, config })
+        Ok(Self { channel_id, config_block_number, organizations, values, policies, config })
     }
 
     /// The channel.
@@ -340,9 +339,6 @@ impl ChannelConfig {
     /// The member that a marshalled `msp.SerializedIdentity` denotes: of an organisation of the channel, application or
     /// orderer, and valid by its MSP. Expiry of the certificate is not checked: blocks outlive it.
     pub fn identify(&self, serialized: &[u8]) -> Result<Identity, MemberError> {
-        if let Some(identity) = self.identities.find(serialized) {
-            return Ok(identity);
-        }
         let named = grapevine_crypto::proto::SerializedIdentity::decode(serialized).map_err(MemberError::Decode)?;
         let msp_id = MspId::from(named.mspid);
         let msp = self.msp(&msp_id).ok_or(MemberError::UnknownMsp(msp_id))?;
@@ -351,7 +347,6 @@ impl ChannelConfig {
         if algorithm == Algorithm::Ed25519 && !self.values.ed25519_allowed {
             return Err(MemberError::Algorithm);
         }
-        self.identities.insert(serialized, &identity);
         Ok(identity)
     }
 

@@ -6,14 +6,14 @@
 //! fields of another wire type skipped): a client can not make a transaction that Fabric's orderers accept and that
 //! stops this peer. Nothing here verifies the creator's signature; [`TransactionView::signed_data`] is what to verify.
 
-//BUILD mod build;
+mod build;
 mod canonical;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-//BUILD pub use build::{EnvelopeHeader, NONCE_LENGTH, endorser_transaction, seek_envelope, signed_envelope, transaction_id};
+pub use build::{EnvelopeHeader, NONCE_LENGTH, endorser_transaction, seek_envelope, signed_envelope, transaction_id};
 pub use canonical::{check_canonical, check_transactions};
 
 use crate::policy::SignedData;
