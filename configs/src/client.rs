@@ -47,8 +47,10 @@ pub struct ClientTls {
     #[serde(rename = "rootCAs")]
     pub root_cas: Vec<PathBuf>,
     /// Client certificate, for an orderer that asks for one.
+    #[serde(skip_serializing_if = "FileKey::is_absent")]
     pub client_cert: FileKey,
     /// Its private key.
+    #[serde(skip_serializing_if = "FileKey::is_absent")]
     pub client_key: FileKey,
     /// Name to expect in the orderer's certificate instead of the host of its address.
     #[serde(skip_serializing_if = "Option::is_none")]

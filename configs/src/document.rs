@@ -43,8 +43,11 @@ pub(crate) struct Entry {
 impl Node {
     /// Reads a document. `name` is what the operator calls the file.
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
-        let parsed: Option<Self> = serde_saphyr::from_str(text)
-            .map_err(|error| ConfigError::Syntax(format!("{name} is not valid YAML: {}", error.render())))?;
+        let parsed: Option<Self> = serde_saphyr::from_str(text).map_err(|error| {
+            let snippet = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+            let snippet = snippet.replacen("--> <input>:", &format!("--> {name}:"), 1);
+            ConfigError::Syntax(format!("{name} is not valid YAML: {snippet}"))
+        })?;
         Ok(parsed.unwrap_or_default())
     }
 

@@ -257,6 +257,11 @@ impl StateConfig {
 pub struct GossipOverrides(pub BTreeMap<String, serde_json::Value>);
 
 impl GossipOverrides {
+    /// True if nothing is overridden.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reads the section `key` of a file; wrong values are reported with their place.
     pub(crate) fn read(parent: &mut Section<'_, '_>, key: &str) -> Self {
         GossipConfig::read(&mut parent.section(key), GossipConfig::default());

@@ -33,6 +33,7 @@ pub struct NetworkConfig {
     /// `channels`.
     pub channels: Vec<Channel>,
     /// `gossip`: keys of `peer.gossip` for every peer.
+    #[serde(skip_serializing_if = "GossipOverrides::is_empty")]
     pub gossip: GossipOverrides,
 }
 
@@ -147,6 +148,7 @@ pub struct Peer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Vec<String>>,
     /// Keys of `peer.gossip` for this peer, over those for every peer.
+    #[serde(skip_serializing_if = "GossipOverrides::is_empty")]
     pub gossip: GossipOverrides,
 }
 

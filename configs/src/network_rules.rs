@@ -57,8 +57,8 @@ impl Rules<'_> {
 
     fn batch(&mut self, batch: &Batch) {
         let path = "ordering.batch";
-        if batch.timeout.is_zero() {
-            self.say(format!("{path}.timeout"), "must be longer than 0s; 500ms is usual");
+        if batch.timeout.as_millis() == 0 {
+            self.say(format!("{path}.timeout"), "must be at least 1ms; 500ms is usual");
         }
         if batch.max_message_count == 0 {
             self.say(format!("{path}.maxMessageCount"), "must be at least 1");
@@ -216,7 +216,7 @@ impl Rules<'_> {
 
     /// A process that listens on any address must say under which one it is reached.
     fn reachable(&mut self, path: &str, address: SocketAddr, endpoint_unspecified: Option<bool>) {
-        if endpoint_unspecified.unwrap_or(address.ip().is_unspecified()) {
+        if endpoint_unspecified.unwrap_or_else(|| address.ip().is_unspecified()) {
             let key = if path.starts_with("ordering") { "externalEndpoint" } else { "gossip.endpoint" };
             let message = format!(
                 "others cannot reach {address}; add {key} with the name or address of its machine and the port"

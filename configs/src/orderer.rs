@@ -245,8 +245,8 @@ impl BatchOverrides {
     fn findings(&self, path: &str) -> Vec<Finding> {
         let mut found = Vec::new();
         let mut say = |key: &str, message: String| found.push((format!("{path}.{key}"), message));
-        if self.timeout.is_some_and(Period::is_zero) {
-            say("Timeout", "must be longer than 0s".to_owned());
+        if self.timeout.is_some_and(|timeout| timeout.as_millis() == 0) {
+            say("Timeout", "must be at least 1ms".to_owned());
         }
         if self.max_message_count == Some(0) {
             say("MaxMessageCount", "must be at least 1".to_owned());

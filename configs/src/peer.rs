@@ -99,17 +99,22 @@ pub struct TlsConfig {
     /// Whether clients of this peer must show a certificate.
     pub client_auth_required: bool,
     /// Server certificate, PEM.
+    #[serde(skip_serializing_if = "FileKey::is_absent")]
     pub cert: FileKey,
     /// Its private key, PEM.
+    #[serde(skip_serializing_if = "FileKey::is_absent")]
     pub key: FileKey,
     /// Root certificates trusted for orderers besides those of the channel configuration, PEM.
+    #[serde(skip_serializing_if = "FileKey::is_absent")]
     pub rootcert: FileKey,
     /// Client certificate towards orderers; none: the server certificate.
+    #[serde(skip_serializing_if = "FileKey::is_absent")]
     pub client_cert: FileKey,
     /// Its private key; none: the server's.
+    #[serde(skip_serializing_if = "FileKey::is_absent")]
     pub client_key: FileKey,
     /// `clientRootCAs.files`: root certificates of this peer's clients, PEM.
-    #[serde(rename = "clientRootCAs")]
+    #[serde(rename = "clientRootCAs", skip_serializing_if = "FilesKey::is_absent")]
     pub client_root_cas: FilesKey,
 }
 
@@ -134,8 +139,18 @@ impl FileKey {
         Self { file: Some(path.into()) }
     }
 
+    pub(crate) fn is_absent(&self) -> bool {
+        self.file.is_none()
+    }
+
     pub(crate) fn read(parent: &mut Section<'_, '_>, key: &str) -> Self {
         Self { file: parent.section(key).path("file") }
+    }
+}
+
+impl FilesKey {
+    pub(crate) const fn is_absent(&self) -> bool {
+        self.files.is_empty()
     }
 }
 

@@ -8,15 +8,18 @@
 //! A key nobody read is an error with the nearest known name, unless it is in the [`Foreign`] table: keys of
 //! Fabric's own files that have no meaning here are listed in one warning, so that Fabric's files load.
 
+mod scalar;
+mod section;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::document::{Node, Value};
-use crate::endpoint::Endpoint;
 use crate::error::{ConfigError, Finding, Origin, Problem, Warning, unless_any};
 use crate::hint::nearest;
-use crate::units::{ByteSize, Period};
+
+pub(crate) use scalar::Scalar;
+pub(crate) use section::Section;
 
 /// Keys of Fabric's file of the same kind that this program does not use.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +137,16 @@ impl Reader {
                 self.report(key, origin, message);
             }
         }
+        if !matches!(document.value, Value::Map(_)) {
+            // Every key is missing, which goes without saying.
+            self.problems.retain(|problem| problem.key.is_empty());
+        }
+        // In the order of the file; what has no line comes first, variables last.
+        self.problems.sort_by_key(|problem| match problem.origin {
+            Origin::Unknown => 0,
+            Origin::Line(line) => line,
+            Origin::Environment(_) => u64::MAX,
+        });
         unless_any(self.problems)?;
         let mut warnings = Vec::new();
         if !ignored.is_empty() {
@@ -277,320 +290,3 @@ fn any_index(path: &str) -> String {
     }
     result
 }
-
-/// One section of a file, being read.
-#[derive(Debug)]
-pub(crate) struct Section<'r, 'd> {
-    reader: &'r mut Reader,
-    node: Option<&'d Node>,
-    path: String,
-}
-
-impl Section<'_, '_> {
-    /// The value of `key`, or `default` if it is absent (or null) in file and environment.
-    pub(crate) fn value<T: Scalar>(&mut self, key: &str, default: T) -> T {
-        self.optional(key).unwrap_or(default)
-    }
-
-    /// The value of a key that must be there. `advice` says what to write.
-    pub(crate) fn required<T: Scalar>(&mut self, key: &str, placeholder: T, advice: &str) -> T {
-        let problems = self.reader.problems.len();
-        if let Some(value) = self.optional(key) {
-            return value;
-        }
-        if self.reader.problems.len() == problems {
-            let origin = self.node.map(|node| node.origin.clone()).unwrap_or_default();
-            let message = format!("is missing; {advice}");
-            self.reader.report(join(&self.path, key), origin, message);
-        }
-        placeholder
-    }
-
-    /// The value of a key that may be absent; null and empty text count as absent.
-    pub(crate) fn optional<T: Scalar>(&mut self, key: &str) -> Option<T> {
-        let node = self.leaf(key)?;
-        if matches!(&node.value, Value::Text(text) if text.is_empty()) && T::EMPTY_IS_ABSENT {
-            return None;
-        }
-        self.convert(&join(&self.path, key), &node)
-    }
-
-    /// A path, relative to the directory of the file.
-    pub(crate) fn path(&mut self, key: &str) -> Option<PathBuf> {
-        let text: String = self.optional(key)?;
-        Some(self.resolve(&text))
-    }
-
-    /// A path that must be there.
-    pub(crate) fn required_path(&mut self, key: &str, advice: &str) -> PathBuf {
-        let text = self.required(key, String::new(), advice);
-        self.resolve(&text)
-    }
-
-    fn resolve(&self, text: &str) -> PathBuf {
-        match &self.reader.directory {
-            Some(directory) => directory.join(text),
-            None => PathBuf::from(text),
-        }
-    }
-
-    /// A list of scalars: a YAML list, or text with blanks between the items, or one item.
-    pub(crate) fn list<T: Scalar>(&mut self, key: &str) -> Option<Vec<T>> {
-        let node = self.leaf(key)?;
-        let path = join(&self.path, key);
-        let items = match &node.value {
-            Value::List(items) => items.clone(),
-            Value::Text(text) => self.split(&path, text, &node.origin),
-            _ => vec![node],
-        };
-        let mut values = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
-            values.extend(self.convert(&format!("{path}[{index}]"), item));
-        }
-        Some(values)
-    }
-
-    /// A list of paths.
-    pub(crate) fn paths(&mut self, key: &str) -> Vec<PathBuf> {
-        let texts = self.list::<String>(key).unwrap_or_default();
-        texts.iter().map(|text| self.resolve(text)).collect()
-    }
-
-    /// The items of a text: a YAML list, or words.
-    fn split(&mut self, path: &str, text: &str, origin: &Origin) -> Vec<Node> {
-        if text.trim_start().starts_with('[') {
-            return self.embedded(path, text, origin);
-        }
-        let item = |word: &str| Node { value: Value::Text(word.to_owned()), origin: origin.clone() };
-        text.split_whitespace().map(item).collect()
-    }
-
-    /// A YAML list that stands in a variable.
-    fn embedded(&mut self, path: &str, text: &str, origin: &Origin) -> Vec<Node> {
-        let parsed = Node::parse(text, "the value").map(|mut node| {
-            node.set_origin(origin);
-            node.value
-        });
-        match parsed {
-            Ok(Value::List(items)) => return items,
-            Ok(Value::Null) => return Vec::new(),
-            Ok(_) | Err(_) => {}
-        }
-        let message = format!("{text:?} is not a YAML list");
-        self.reader.report(path.to_owned(), origin.clone(), message);
-        Vec::new()
-    }
-
-    /// A section inside this one; an absent section is read as an empty one.
-    pub(crate) fn section(&mut self, key: &str) -> Section<'_, '_> {
-        let path = join(&self.path, key);
-        let entry = self.node.and_then(|node| node.child(key));
-        if let Some(entry) = entry {
-            self.reader.origins.insert(path.clone(), entry.key_origin.clone());
-            if !matches!(entry.node.value, Value::Map(_) | Value::Null) {
-                let message = format!("must be a section of keys and values, but is {}", entry.node.kind());
-                self.reader.report(path.clone(), entry.node.origin.clone(), message);
-            }
-        }
-        Section { reader: self.reader, node: entry.map(|entry| &entry.node), path }
-    }
-
-    /// A list of sections; `None` if the key is absent.
-    pub(crate) fn sections<T>(
-        &mut self,
-        key: &str,
-        mut each: impl FnMut(&mut Section<'_, '_>) -> T,
-    ) -> Option<Vec<T>> {
-        let path = join(&self.path, key);
-        // An empty list must still make the keys of its items known; reading nothing does.
-        let before = self.reader.problems.len();
-        each(&mut Section { reader: self.reader, node: None, path: format!("{path}[0]") });
-        self.reader.problems.truncate(before);
-        let node = self.find(key)?;
-        let items = match &node.value {
-            Value::List(items) => items.clone(),
-            Value::Text(text) => self.embedded(&path, text, &node.origin),
-            Value::Null => return None,
-            _ => {
-                let message = format!("must be a list, but is {}", node.kind());
-                self.reader.report(path, node.origin.clone(), message);
-                return None;
-            }
-        };
-        let mut values = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
-            let path = format!("{path}[{index}]");
-            self.reader.origins.insert(path.clone(), item.origin.clone());
-            if !matches!(item.value, Value::Map(_)) {
-                let message = format!("must be a section of keys and values, but is {}", item.kind());
-                self.reader.report(path, item.origin.clone(), message);
-                continue;
-            }
-            values.push(each(&mut Section { reader: self.reader, node: Some(item), path }));
-        }
-        Some(values)
-    }
-
-    /// The keys and values of a section whose keys are names chosen by the operator.
-    pub(crate) fn names<T: Scalar>(&mut self, key: &str) -> BTreeMap<String, Vec<T>> {
-        let Some(node) = self.leaf(key) else { return BTreeMap::new() };
-        let path = join(&self.path, key);
-        let Value::Map(entries) = &node.value else {
-            let message = format!("must be a section of names, but is {}", node.kind());
-            self.reader.report(path, node.origin.clone(), message);
-            return BTreeMap::new();
-        };
-        let mut result = BTreeMap::new();
-        for entry in entries {
-            let mut names = Section { reader: self.reader, node: Some(&node), path: path.clone() };
-            result.insert(entry.key.clone(), names.list(&entry.key).unwrap_or_default());
-        }
-        result
-    }
-
-    /// The section as it stands.
-    pub(crate) fn raw(&self, key: &str) -> Option<&Node> {
-        self.node.and_then(|node| node.child(key)).map(|entry| &entry.node)
-    }
-
-    /// The node of a key that has no keys below it, which makes the key known.
-    fn leaf(&mut self, key: &str) -> Option<Node> {
-        let path = any_index(&join(&self.path, key));
-        self.reader.known.insert(path.to_ascii_lowercase(), path);
-        self.find(key).filter(|node| !matches!(node.value, Value::Null))
-    }
-
-    /// The node of a key, the environment first.
-    fn find(&mut self, key: &str) -> Option<Node> {
-        let path = join(&self.path, key);
-        let suffix = variable_suffix(&path);
-        let found = match self.reader.variables.remove(&suffix) {
-            Some(text) => {
-                let name = format!("{}_{suffix}", self.reader.prefix.unwrap_or_default());
-                Some(Node { value: Value::Text(text), origin: Origin::Environment(name) })
-            }
-            None => self.raw(key).cloned(),
-        };
-        if let Some(node) = &found {
-            self.reader.origins.insert(path, node.origin.clone());
-        }
-        found
-    }
-
-    fn convert<T: Scalar>(&mut self, path: &str, node: &Node) -> Option<T> {
-        self.reader.origins.insert(path.to_owned(), node.origin.clone());
-        match T::read(&node.value) {
-            Ok(value) => Some(value),
-            Err(message) => {
-                self.reader.report(path.to_owned(), node.origin.clone(), message);
-                None
-            }
-        }
-    }
-}
-
-/// A value that stands alone, not in parts.
-pub(crate) trait Scalar: Sized {
-    /// Whether empty text means "not given", as for names and addresses in Fabric's files.
-    const EMPTY_IS_ABSENT: bool = false;
-
-    /// The typed value, or what is wrong and what to write instead.
-    fn read(value: &Value) -> Result<Self, String>;
-}
-
-fn expected<T>(what: &str, value: &Value) -> Result<T, String> {
-    let got = match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Integer(value) => value.to_string(),
-        Value::Float(value) => value.to_string(),
-        Value::Text(text) => format!("{text:?}"),
-        Value::Null => "nothing".to_owned(),
-        Value::List(_) => "a list".to_owned(),
-        Value::Map(_) => "a section".to_owned(),
-    };
-    Err(format!("{got} is not {what}"))
-}
-
-impl Scalar for bool {
-    fn read(value: &Value) -> Result<Self, String> {
-        match value {
-            Value::Bool(value) => Ok(*value),
-            Value::Text(text) if text.eq_ignore_ascii_case("true") => Ok(true),
-            Value::Text(text) if text.eq_ignore_ascii_case("false") => Ok(false),
-            other => expected("a switch; write true or false", other),
-        }
-    }
-}
-
-macro_rules! whole_number {
-    ($($type:ty),*) => {$(
-        impl Scalar for $type {
-            fn read(value: &Value) -> Result<Self, String> {
-                let read = match value {
-                    Value::Integer(number) => Self::try_from(*number).ok(),
-                    Value::Text(text) => text.trim().parse().ok(),
-                    _ => None,
-                };
-                let what = || format!("a whole number from 0 to {}", Self::MAX);
-                read.map_or_else(|| expected(&what(), value), Ok)
-            }
-        }
-    )*};
-}
-
-whole_number!(u16, u32, usize);
-
-impl Scalar for String {
-    const EMPTY_IS_ABSENT: bool = true;
-
-    fn read(value: &Value) -> Result<Self, String> {
-        match value {
-            Value::Text(text) => Ok(text.clone()),
-            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => expected("text; put it in quotes", value),
-            other => expected("text", other),
-        }
-    }
-}
-
-impl Scalar for Period {
-    fn read(value: &Value) -> Result<Self, String> {
-        match value {
-            Value::Integer(0) => Ok(Self::default()),
-            Value::Text(text) => text.parse().map_err(|error: crate::UnitError| error.to_string()),
-            other => expected("a duration; write a number with a unit, such as 500ms, 2s or 1m30s", other),
-        }
-    }
-}
-
-impl Scalar for ByteSize {
-    fn read(value: &Value) -> Result<Self, String> {
-        match value {
-            Value::Integer(number) if u64::try_from(*number).is_ok() => number.to_string().parse(),
-            Value::Text(text) => text.parse(),
-            other => return expected("a size; write bytes or a unit, such as 512 KB, 10 MB or 4MiB", other),
-        }
-        .map_err(|error: crate::UnitError| error.to_string())
-    }
-}
-
-macro_rules! parsed_text {
-    ($($type:ty: $what:literal),*) => {$(
-        impl Scalar for $type {
-            const EMPTY_IS_ABSENT: bool = true;
-
-            fn read(value: &Value) -> Result<Self, String> {
-                let parsed = match value {
-                    Value::Text(text) => text.trim().parse().ok(),
-                    _ => None,
-                };
-                parsed.map_or_else(|| expected($what, value), Ok)
-            }
-        }
-    )*};
-}
-
-parsed_text!(
-    Endpoint: "an endpoint; write host:port, such as peer0.org1.example.com:7051",
-    SocketAddr: "an address to listen on; write IP:port, such as 127.0.0.1:7051 or 0.0.0.0:7051",
-    IpAddr: "an IP address; write one such as 127.0.0.1 or 0.0.0.0"
-);

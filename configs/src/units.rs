@@ -25,6 +25,8 @@ const PERIOD_UNITS: [(&str, u64); 6] = [
     ("ns", 1),
 ];
 
+const MINUTE_NANOS: u64 = 60_000_000_000;
+
 impl Period {
     /// A period of whole seconds, saturating.
     pub const fn seconds(seconds: u64) -> Self {
@@ -140,10 +142,13 @@ impl fmt::Display for Period {
         }
         let mut rest = self.0;
         for (name, nanos) in PERIOD_UNITS {
-            let count = rest / nanos;
-            rest %= nanos;
-            if count > 0 {
-                write!(formatter, "{count}{name}")?;
+            // Below a minute one unit reads better than several: 1500ms, not 1s500ms.
+            if self.0 < MINUTE_NANOS && rest.is_multiple_of(nanos) {
+                return write!(formatter, "{}{name}", rest / nanos);
+            }
+            if self.0 >= MINUTE_NANOS && rest >= nanos {
+                write!(formatter, "{}{name}", rest / nanos)?;
+                rest %= nanos;
             }
         }
         Ok(())
