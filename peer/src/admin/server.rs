@@ -94,7 +94,8 @@ async fn serve_one(stream: UnixStream, calls: &mpsc::Sender<AdminCall>) {
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     let limit = u64::try_from(REQUEST_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    let reading = (&mut reader).take(limit).read_until(b'\n', &mut line);
+    let mut limited = (&mut reader).take(limit);
+    let reading = limited.read_until(b'\n', &mut line);
     match timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), reading).await {
         Ok(Ok(read)) if read > 0 => {}
         // Silence or a closed connection: there is nobody to answer.

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use grapevine_configs::ConfigError;
+
 /// Writes `text` to standard output.
 ///
 /// # Errors
@@ -19,10 +21,15 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Prints `error` with its causes as one line to standard error.
+/// Prints `error` with its causes as one line to standard error. A configuration's problems get a line each.
 pub(super) fn complain(error: &anyhow::Error) {
+    let text = match error.downcast_ref::<ConfigError>() {
+        Some(problems @ ConfigError::Invalid(_)) => problems.to_string().replace('\n', "\ngrapevine: "),
+        Some(ConfigError::Syntax(text)) => text.trim_end().to_owned(),
+        _ => one_line(error),
+    };
     // If nobody reads standard error either, the exit code has to do.
-    let _closed = writeln!(io::stderr().lock(), "grapevine: {}", one_line(error));
+    let _closed = writeln!(io::stderr().lock(), "grapevine: {text}");
 }
 
 /// Causes joined by colons; a cause that its parent already quotes is not repeated.
