@@ -356,3 +356,76 @@ fn parse_extensions(extensions: &[X509Extension<'_>]) -> Result<Extensions, Cert
     }
     Ok(result)
 }
+
+#[cfg(all(test, feature = "issue"))]
+mod tests {
+    use super::*;
+    use crate::issue::{Organization, Validity};
+    use crate::{Algorithm, Role, serialize_identity};
+
+    const VALIDITY: Validity = Validity::ten_years_from(1_800_000_000);
+
+    fn organization() -> Organization {
+        Organization::new("Org1MSP".into(), "org1.example.com", Algorithm::EcdsaP256, VALIDITY).unwrap()
+    }
+
+    /// The other spelling of an ECDSA-signed certificate, which anyone can make without the CA's key.
+    fn with_high_s(certificate: &Certificate) -> Certificate {
+        let parts = der::split_signed(certificate.der()).unwrap();
+        let low = p256::ecdsa::Signature::from_der(parts.signature).unwrap();
+        let high = p256::ecdsa::Signature::from_scalars(low.r(), -low.s()).unwrap();
+        let der = der::join_signed(parts.to_be_signed, parts.algorithm, high.to_der().as_bytes());
+        Certificate::from_der(&der).unwrap()
+    }
+
+    #[test]
+    fn a_high_s_spelling_is_the_same_certificate_and_still_valid() {
+        let organization = organization();
+        let member = organization.authority().issue_enrolment("peer0", Role::Peer, VALIDITY).unwrap();
+        let high = with_high_s(&member.certificate);
+        assert_ne!(high.der(), member.certificate.der());
+        assert_eq!(high.canonical_der(), member.certificate.der());
+        assert_eq!(high.fingerprint(), member.certificate.fingerprint());
+        assert_eq!(high, member.certificate);
+        let msp = organization.msp().unwrap();
+        msp.identify(&serialize_identity(msp.id(), high.pem())).unwrap();
+    }
+
+    #[test]
+    fn the_fields_are_those_that_were_issued() {
+        let organization = organization();
+        let member = organization.authority().issue_enrolment("peer0", Role::Peer, VALIDITY).unwrap();
+        let certificate = &member.certificate;
+        assert_eq!(certificate.subject_common_name(), Some("peer0"));
+        assert_eq!(certificate.organizational_units(), ["peer"]);
+        assert_eq!((certificate.not_before(), certificate.not_after()), (1_800_000_000, 2_115_360_000));
+        assert!(!certificate.is_ca());
+        let authority = organization.authority().certificate();
+        assert!(authority.is_ca() && authority.may_sign_certificates());
+        assert_eq!(certificate.authority_key_id(), authority.subject_key_id());
+        assert_eq!(authority.subject_key_id(), Some(authority.public_key().key_id().as_ref()));
+        assert_eq!(certificate.fingerprint(), sha256(certificate.der()));
+        assert_eq!(Certificate::from_pem(certificate.pem()).unwrap(), *certificate);
+        assert_eq!(certificate.verify_signed_by(authority), Ok(()));
+        assert!(certificate.verify_signed_by(certificate).is_err());
+    }
+
+    #[test]
+    fn refuses_bytes_around_and_within() {
+        let organization = organization();
+        let der = organization.authority().certificate().der();
+        let malformed =
+            |der: &[u8]| matches!(Certificate::from_der(der), Err(CertificateError::Malformed(_)));
+        assert!(malformed(&[der, &[0]].concat()));
+        assert!(malformed(&der[..der.len() - 1]));
+        assert!(malformed(b""));
+        let long = vec![0; PEM_BYTES_MAX + 1];
+        assert_eq!(Certificate::from_der(&long), Err(CertificateError::TooLong(long.len())));
+        let other_label = pem::encode("PUBLIC KEY", der);
+        let error = Certificate::from_pem(other_label.as_bytes()).unwrap_err();
+        assert_eq!(error, CertificateError::Label("PUBLIC KEY".to_owned()));
+        // Fabric takes an empty label for a certificate.
+        let no_label = pem::encode("", der);
+        assert!(Certificate::from_pem(no_label.as_bytes()).is_ok());
+    }
+}

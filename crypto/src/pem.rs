@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(error(format!("subject\n{text}")), PemError::NoBegin);
         assert_eq!(error(text.replace("END X", "END Y")), PemError::NoEnd);
         assert_eq!(error(text[..text.len() - 8].to_owned()), PemError::NoEnd);
-        assert_eq!(error(text.replace("b", "*")), PemError::Base64);
+        assert_eq!(error(text.replace("c2", "*")), PemError::Base64);
         assert_eq!(error(text.replace("X-----\n", "X-----\nProc-Type: 4,ENCRYPTED\n\n")), PemError::Base64);
         assert_eq!(error("x".repeat(201)), PemError::TooLong(201));
         assert_eq!(error(String::new()), PemError::NoBegin);

@@ -142,6 +142,23 @@ impl CertificateAuthority {
         Ok(Self { issued: Issued { certificate, key } })
     }
 
+    /// The same CA with a new self-signed certificate for the same name and key, as when its validity runs out.
+    ///
+    /// An MSP takes either certificate as its root, but not both: Fabric demands exactly one chain.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn renew(&self, validity: Validity) -> Result<Self, IssueError> {
+        let name = self.name();
+        let mut parameters = authority_parameters(name, name, &self.key().public_key(), validity)?;
+        let issuer = self.issuer()?;
+        parameters.distinguished_name = self.distinguished_name()?;
+        let subject = SubjectKey::new(&self.key().public_key());
+        let made = parameters.signed_by(&subject, &issuer).map_err(|error| unencodable(name, error))?;
+        let certificate = Certificate::from_der(made.der())?;
+        Ok(Self::from_parts(certificate, self.key().clone()))
+    }
+
     pub(crate) const fn from_parts(certificate: Certificate, key: PrivateKey) -> Self {
         Self { issued: Issued { certificate, key } }
     }
@@ -275,14 +292,18 @@ impl CertificateAuthority {
     fn issuer(&self) -> Result<Issuer<'static, Key>, IssueError> {
         let certificate = self.certificate();
         let mut parameters = CertificateParams::default();
-        parameters.distinguished_name = name::distinguished_name(certificate.subject())
-            .ok_or_else(|| unencodable(self.name(), "the authority's name has an unsupported string type"))?;
+        parameters.distinguished_name = self.distinguished_name()?;
         // A CA made elsewhere may number its keys otherwise.
         parameters.key_identifier_method = match certificate.subject_key_id() {
             Some(id) => KeyIdMethod::PreSpecified(id.to_vec()),
             None => key_identifier(certificate.public_key()),
         };
         Ok(Issuer::new(parameters, Key::new(self.key())))
+    }
+
+    fn distinguished_name(&self) -> Result<DistinguishedName, IssueError> {
+        name::distinguished_name(self.certificate().subject())
+            .ok_or_else(|| unencodable(self.name(), "the authority's name has an unsupported string type"))
     }
 
     fn sign(

@@ -28,3 +28,27 @@ pub(super) fn distinguished_name(der: &[u8]) -> Option<DistinguishedName> {
     }
     Some(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::issue::{CertificateAuthority, Validity};
+    use crate::{Algorithm, Certificate, PrivateKey, Role};
+
+    /// `cryptogen` writes names of five attributes as PrintableString.
+    #[test]
+    fn a_ca_made_by_cryptogen_issues_under_its_exact_name() {
+        let directory = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../integration-tests/fixtures/fabric-vectors/ecdsa/crypto/peerOrganizations/org1.example.com"
+        );
+        let pem = std::fs::read(format!("{directory}/ca/ca.org1.example.com-cert.pem")).unwrap();
+        let certificate = Certificate::from_pem(&pem).unwrap();
+        let validity = Validity::ten_years_from(certificate.not_before());
+        // The private key is not published; names do not depend on it.
+        let authority =
+            CertificateAuthority::from_parts(certificate.clone(), PrivateKey::generate(Algorithm::EcdsaP256));
+        let issued = authority.issue_enrolment("peer9.org1.example.com", Role::Peer, validity).unwrap();
+        assert_eq!(issued.certificate.issuer(), certificate.subject());
+        assert_eq!(issued.certificate.authority_key_id(), certificate.subject_key_id());
+    }
+}

@@ -63,3 +63,29 @@ impl IdentityCache {
         CacheStatistics { length: self.identities.len(), ..self.statistics }
     }
 }
+
+#[cfg(all(test, feature = "issue"))]
+mod tests {
+    use super::*;
+    use crate::issue::{Organization, Validity};
+    use crate::{Algorithm, Role, sha256};
+
+    #[test]
+    fn evicts_the_oldest_and_counts() {
+        let validity = Validity::ten_years_from(1_800_000_000);
+        let organization = Organization::new("Org1MSP".into(), "org1", Algorithm::Ed25519, validity).unwrap();
+        let member = organization.enrol("peer0", Role::Peer, validity).unwrap().identity().clone();
+        let key = |number: u8| sha256(&[number]);
+        let mut cache = IdentityCache::new(3);
+        for number in 0..5 {
+            assert!(cache.find(&key(number)).is_none());
+            cache.insert(key(number), member.clone());
+            cache.insert(key(number), member.clone());
+        }
+        assert!(cache.find(&key(1)).is_none());
+        assert!(cache.find(&key(2)).is_some());
+        let expected = CacheStatistics { hits: 1, misses: 6, evictions: 2, length: 3 };
+        assert_eq!(cache.statistics(), expected);
+        assert_eq!(cache.oldest_first.len(), 3);
+    }
+}
