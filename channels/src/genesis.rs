@@ -72,11 +72,8 @@ impl GenesisBuilder {
     /// `nonce` must be fresh random bytes: it makes two channels of equal description different. `timestamp_seconds` is
     /// Unix time.
     pub fn new(channel_id: ChannelId, nonce: [u8; NONCE_LENGTH], timestamp_seconds: i64) -> Self {
-        let batch_size = BatchSize {
-            max_message_count: 500,
-            absolute_max_bytes: 10 << 20,
-            preferred_max_bytes: 2 << 20,
-        };
+        let batch_size =
+            BatchSize { max_message_count: 500, absolute_max_bytes: 10 << 20, preferred_max_bytes: 2 << 20 };
         Self {
             channel_id,
             orderer_orgs: Vec::new(),

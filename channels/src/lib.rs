@@ -7,27 +7,27 @@
 //! ordering services and clients send. Facts about Hyperledger Fabric cite its packages.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod authority;
 pub mod block;
+pub mod chain;
 pub mod channel_id;
 pub mod config;
 pub mod config_update;
+pub mod dissemination;
+pub mod election;
 pub mod genesis;
+pub mod isolation;
+pub mod membership;
+pub mod node;
 pub mod policy;
 pub mod proto;
 mod protobuf;
+pub mod reconciliation;
 pub mod sign;
+pub mod time;
 pub mod transaction;
 pub mod verify;
 pub mod wire;
-pub mod time;
-pub mod reconciliation;
-pub mod node;
-pub mod membership;
-pub mod isolation;
-pub mod election;
-pub mod dissemination;
-pub mod chain;
-pub mod authority;
 
 pub use channel_id::{ChannelId, ChannelIdError};
 pub use protobuf::WireError;

@@ -213,7 +213,10 @@ mod tests {
 
     #[test]
     fn reads_every_wire_type() {
-        let input = [0x08, 0x96, 0x01, 0x12, 2, 7, 8, 0x1d, 0, 0, 0, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 0, 0x2b, 0x08, 1, 0x2c];
+        let input = [
+            0x08, 0x96, 0x01, 0x12, 2, 7, 8, 0x1d, 0, 0, 0, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 0, 0x2b, 0x08, 1,
+            0x2c,
+        ];
         let read = fields(&input).unwrap();
         assert_eq!(read.iter().map(|field| field.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
         assert_eq!(read[0].value, Value::Varint(150));
@@ -224,16 +227,16 @@ mod tests {
     #[test]
     fn refuses_malformed_input() {
         for input in [
-            &[0x00_u8, 0][..],                                                       // field number 0
-            &[0x08],                                                                 // no value
-            &[0x12, 2, 0],                                                           // length beyond the end
-            &[0x0c],                                                                 // end without start of a group
-            &[0x0b, 0x14],                                                           // end of another group
-            &[0x0b],                                                                 // group without end
-            &[0x0e, 0],                                                              // wire type 6
-            &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],        // 65 bits
-            &[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0],     // length of 2^64 - 1
-            &[0x80, 0x80, 0x80, 0x80, 0x10, 0],                                      // field number 2^29
+            &[0x00_u8, 0][..],                                                   // field number 0
+            &[0x08],                                                             // no value
+            &[0x12, 2, 0],                                                       // length beyond the end
+            &[0x0c],       // end without start of a group
+            &[0x0b, 0x14], // end of another group
+            &[0x0b],       // group without end
+            &[0x0e, 0],    // wire type 6
+            &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], // 65 bits
+            &[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0], // length of 2^64 - 1
+            &[0x80, 0x80, 0x80, 0x80, 0x10, 0], // field number 2^29
         ] {
             assert!(fields(input).is_err(), "{input:?}");
         }

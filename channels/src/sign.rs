@@ -5,9 +5,7 @@ use grapevine_crypto::Signer;
 use prost::Message as _;
 
 use crate::block::BlockHeader;
-use crate::proto::common::{
-    LastConfig, Metadata, MetadataSignature, OrdererBlockMetadata, SignatureHeader,
-};
+use crate::proto::common::{LastConfig, Metadata, MetadataSignature, OrdererBlockMetadata, SignatureHeader};
 use crate::transaction::NONCE_LENGTH;
 
 /// Slot 0 of a block: the value (number of the config block in force and what the consensus type adds) and one

@@ -83,7 +83,9 @@ pub enum VerifyError {
         number: u64,
     },
     /// It belongs under another config than this verifier's; another verifier may accept it.
-    #[error("block {number} was made under the config of block {last_config}, this verifier has that of block {config}")]
+    #[error(
+        "block {number} was made under the config of block {last_config}, this verifier has that of block {config}"
+    )]
     OtherConfig {
         /// Block number.
         number: u64,
@@ -151,8 +153,11 @@ impl BlockVerifier {
         let metadata = parse_metadata(&block)?;
         self.check_config(&block, &metadata)?;
         check_data_hash(&block)?;
-        check_transactions(&block)
-            .map_err(|(index, source)| VerifyError::Transaction { number, index, source })?;
+        check_transactions(&block).map_err(|(index, source)| VerifyError::Transaction {
+            number,
+            index,
+            source,
+        })?;
         let kept = self.check_signatures(&block, &metadata)?;
         Ok(AuthenticBlock::verified(block.with_signatures_metadata(kept)))
     }
@@ -202,7 +207,8 @@ impl BlockVerifier {
         signature: &MetadataSignature,
     ) -> Result<SignedData, VerifyError> {
         let number = block.number();
-        let malformed = |source: prost::DecodeError| VerifyError::Metadata { number, reason: source.to_string() };
+        let malformed =
+            |source: prost::DecodeError| VerifyError::Metadata { number, reason: source.to_string() };
         let by_identifier = signature.signature_header.is_empty() && !signature.identifier_header.is_empty();
         let (signer_header, identity) = if by_identifier {
             let header = IdentifierHeader::decode(signature.identifier_header.clone()).map_err(malformed)?;

@@ -139,7 +139,7 @@ pub struct ChannelFrame {
     #[prost(bytes = "vec", tag = "1")]
     pub tag: Vec<u8>,
     /// What it says.
-    #[prost(oneof = "ChannelBody", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "ChannelBody", tags = "2, 3, 4, 5, 6")]
     pub body: Option<ChannelBody>,
 }
 
@@ -158,6 +158,9 @@ pub enum ChannelBody {
     /// Asks for blocks by number.
     #[prost(message, tag = "5")]
     Request(Request),
+    /// Blocks of a request that will not come.
+    #[prost(message, tag = "6")]
+    Refusal(Request),
 }
 
 /// A claim about the sender's ledger. A hint: nothing is believed for it but that asking may help.
@@ -227,7 +230,8 @@ pub struct BulkHeader {
     /// Block number, as the sender says.
     #[prost(uint64, tag = "2")]
     pub number: u64,
-    /// Header hash, as the sender says. Checked: a body of another hash is misbehaviour.
+    /// Header hash, as the sender says; empty when it sends from its ledger. Checked: a body of another hash is
+    /// misbehaviour.
     #[prost(bytes = "vec", tag = "3")]
     pub hash: Vec<u8>,
     /// Why the block comes.
@@ -299,7 +303,9 @@ impl BulkHeader {
 
 fn check_channel_frame(frame: &ChannelFrame) -> Result<(), WireError> {
     match frame.body.as_ref().ok_or(WireError::Empty)? {
-        ChannelBody::Request(request) if request.numbers.len() > NUMBERS_PER_FRAME_MAX => {
+        ChannelBody::Request(request) | ChannelBody::Refusal(request)
+            if request.numbers.len() > NUMBERS_PER_FRAME_MAX =>
+        {
             Err(WireError::OutOfBounds("requested numbers"))
         }
         ChannelBody::Digest(digest)

@@ -31,8 +31,8 @@ use bytes::Bytes;
 use grapevine_crypto::{Algorithm, Identity, IdentityError, Msp, MspError, MspId};
 use prost::Message as _;
 
-pub(crate) use tree::is_valid_name;
 pub use organization::{Endpoint, OrdererEndpoint, OrgConfig};
+pub(crate) use tree::is_valid_name;
 pub use values::{BatchSize, parse_go_duration_ms};
 
 use crate::block::{BLOCK_SIZE_MAX, Block, BlockError};
@@ -204,7 +204,8 @@ impl ChannelConfig {
         let view = transaction_payload(transaction);
         let view = view.map_err(|source| ConfigError::Transaction { number, source })?;
         let envelope = ConfigEnvelope::decode(view.payload);
-        let envelope = envelope.map_err(|source| ConfigError::Decode { path: "config envelope".into(), source })?;
+        let envelope =
+            envelope.map_err(|source| ConfigError::Decode { path: "config envelope".into(), source })?;
         let config = envelope.config.ok_or_else(|| ConfigError::Missing { path: "config".into() })?;
         Self::from_config(block.channel_id()?, number, config)
     }
@@ -339,7 +340,8 @@ impl ChannelConfig {
     /// The member that a marshalled `msp.SerializedIdentity` denotes: of an organisation of the channel, application or
     /// orderer, and valid by its MSP. Expiry of the certificate is not checked: blocks outlive it.
     pub fn identify(&self, serialized: &[u8]) -> Result<Identity, MemberError> {
-        let named = grapevine_crypto::proto::SerializedIdentity::decode(serialized).map_err(MemberError::Decode)?;
+        let named =
+            grapevine_crypto::proto::SerializedIdentity::decode(serialized).map_err(MemberError::Decode)?;
         let msp_id = MspId::from(named.mspid);
         let msp = self.msp(&msp_id).ok_or(MemberError::UnknownMsp(msp_id))?;
         let identity = msp.identify(serialized)?;

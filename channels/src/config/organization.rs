@@ -165,8 +165,10 @@ fn orderer_endpoints(
     if let (true, OrdererAddressSource::OrganizationsOrGlobal(global), Some(org)) =
         (endpoints.is_empty(), &values.addresses, organizations.keys().next())
     {
-        let tls_roots: Vec<Vec<u8>> =
-            organizations.values().flat_map(|organization| organization.msp.tls_root_certificates()).collect();
+        let tls_roots: Vec<Vec<u8>> = organizations
+            .values()
+            .flat_map(|organization| organization.msp.tls_root_certificates())
+            .collect();
         endpoints.extend(global.iter().map(|address| OrdererEndpoint {
             address: address.clone(),
             org: org.clone(),

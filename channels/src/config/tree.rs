@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::ConfigError;
-use crate::policy::{Policy, PolicyFormatError, compile_signature_policy, implicit_meta_policy};
+use crate::policy::{Policy, PolicyFormatError};
 use crate::proto::configtx::{ConfigGroup, ConfigPolicy};
 use crate::proto::policies::PolicyType;
 
@@ -109,7 +109,11 @@ fn compile_group(
         let below = |name: &str| {
             let path_of = |child: &String| format!("{path}/{child}/{name}");
             let policy_of = |child| policies.get(&path_of(child)).cloned();
-            group.groups.keys().map(|child| policy_of(child).unwrap_or_else(|| Policy::Reject.into())).collect()
+            group
+                .groups
+                .keys()
+                .map(|child| policy_of(child).unwrap_or_else(|| Policy::Reject.into()))
+                .collect()
         };
         match compile_policy(entry, below) {
             Ok(Some(policy)) => drop(policies.insert(policy_path, Arc::new(policy))),
@@ -127,8 +131,10 @@ fn compile_policy(
 ) -> Result<Option<Policy>, PolicyFormatError> {
     let Some(policy) = &entry.policy else { return Ok(None) };
     match PolicyType::try_from(policy.r#type) {
-        Ok(PolicyType::Signature) => compile_signature_policy(&policy.value).map(Some),
-        Ok(PolicyType::ImplicitMeta) => implicit_meta_policy(&policy.value, policy_below).map(Some),
+        Ok(PolicyType::Signature) => Policy::from_signature_policy(&policy.value).map(Some),
+        Ok(PolicyType::ImplicitMeta) => {
+            Policy::from_implicit_meta_policy(&policy.value, policy_below).map(Some)
+        }
         _ => Err(PolicyFormatError::UnknownType(policy.r#type)),
     }
 }

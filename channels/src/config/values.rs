@@ -7,7 +7,9 @@ use prost::Message as _;
 
 use super::tree::{APPLICATION, ORDERER, ROOT, group, optional_value, value};
 use super::{ConfigError, organization::OrdererAddressSource};
-use crate::proto::configtx::{BlockDataHashingStructure, Capabilities, ConfigGroup, OrdererAddresses, Orderers};
+use crate::proto::configtx::{
+    BlockDataHashingStructure, Capabilities, ConfigGroup, OrdererAddresses, Orderers,
+};
 use crate::proto::orderer::{self, BatchTimeout, ConsensusType};
 
 /// Channel capabilities by rising level (Fabric: `common/capabilities`).
@@ -220,7 +222,9 @@ mod tests {
         ] {
             assert_eq!(parse_go_duration_ms(text), Some(milliseconds), "{text}");
         }
-        for text in ["", "5", "s", "-1s", "1x", "1.2.3s", ".s", "1s ", "99999999999999999999999999999999999999h"] {
+        for text in
+            ["", "5", "s", "-1s", "1x", "1.2.3s", ".s", "1s ", "99999999999999999999999999999999999999h"]
+        {
             assert_eq!(parse_go_duration_ms(text), None, "{text}");
         }
     }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use grapevine_crypto::proto::{
-    FabricMspConfig, MspPrincipal, MspRole, MspRoleType, PrincipalClassification,
-};
+use grapevine_crypto::proto::{FabricMspConfig, MspPrincipal, MspRole, MspRoleType, PrincipalClassification};
 use prost::Message as _;
 
 use crate::proto::configtx::ConfigPolicy;

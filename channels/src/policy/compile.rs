@@ -44,15 +44,40 @@ pub enum PolicyFormatError {
     UnknownType(i32),
 }
 
-pub(crate) fn compile_signature_policy(value: &[u8]) -> Result<Policy, PolicyFormatError> {
-    let envelope = SignaturePolicyEnvelope::decode(value)?;
-    if envelope.version != 0 {
-        return Err(PolicyFormatError::Version(envelope.version));
+impl Policy {
+    /// Compiles a marshalled `common.SignaturePolicyEnvelope` (Fabric: `cauthdsl.NewPolicyProvider`).
+    pub fn from_signature_policy(value: &[u8]) -> Result<Self, PolicyFormatError> {
+        let envelope = SignaturePolicyEnvelope::decode(value)?;
+        if envelope.version != 0 {
+            return Err(PolicyFormatError::Version(envelope.version));
+        }
+        let rule = envelope.rule.ok_or(PolicyFormatError::EmptyRule)?;
+        let mut rules_left = RULES_MAX;
+        let rule = compile(&rule, &envelope.identities, RULE_DEPTH_MAX, &mut rules_left)?;
+        Ok(Self::Signature(SignatureRule { rule, principals: envelope.identities }))
     }
-    let rule = envelope.rule.ok_or(PolicyFormatError::EmptyRule)?;
-    let mut rules_left = RULES_MAX;
-    let rule = compile(&rule, &envelope.identities, RULE_DEPTH_MAX, &mut rules_left)?;
-    Ok(Policy::Signature(SignatureRule { rule, principals: envelope.identities }))
+
+    /// Compiles a marshalled `common.ImplicitMetaPolicy` with the thresholds of Fabric's
+    /// `policies.NewImplicitMetaPolicy`; without groups below, everything satisfies the policy.
+    ///
+    /// `policy_below` yields, for a name, the policies of that name of all groups directly below, [`Policy::Reject`] for
+    /// a group that lacks one.
+    pub fn from_implicit_meta_policy(
+        value: &[u8],
+        policy_below: impl FnOnce(&str) -> Vec<Arc<Self>>,
+    ) -> Result<Self, PolicyFormatError> {
+        let definition = ImplicitMetaPolicy::decode(value)?;
+        let rule = ImplicitMetaRule::try_from(definition.rule);
+        let rule = rule.map_err(|_| PolicyFormatError::UnknownRule(definition.rule))?;
+        let policies = policy_below(&definition.sub_policy);
+        let threshold = match rule {
+            _ if policies.is_empty() => 0,
+            ImplicitMetaRule::Any => 1,
+            ImplicitMetaRule::All => policies.len(),
+            ImplicitMetaRule::Majority => (policies.len() / 2).saturating_add(1),
+        };
+        Ok(Self::ImplicitMeta { threshold, policies })
+    }
 }
 
 fn compile(
@@ -74,25 +99,4 @@ fn compile(
             Ok(Rule::AtLeast { count: threshold.n, rules: rules.collect::<Result<_, _>>()? })
         }
     }
-}
-
-/// Thresholds as in Fabric's `policies.NewImplicitMetaPolicy`; without groups below, everything satisfies the policy.
-///
-/// `policy_below` yields, for a name, the policies of that name of all groups directly below, [`Policy::Reject`] for a
-/// group that lacks one.
-pub(crate) fn implicit_meta_policy(
-    value: &[u8],
-    policy_below: impl FnOnce(&str) -> Vec<Arc<Policy>>,
-) -> Result<Policy, PolicyFormatError> {
-    let definition = ImplicitMetaPolicy::decode(value)?;
-    let rule = ImplicitMetaRule::try_from(definition.rule);
-    let rule = rule.map_err(|_| PolicyFormatError::UnknownRule(definition.rule))?;
-    let policies = policy_below(&definition.sub_policy);
-    let threshold = match rule {
-        _ if policies.is_empty() => 0,
-        ImplicitMetaRule::Any => 1,
-        ImplicitMetaRule::All => policies.len(),
-        ImplicitMetaRule::Majority => (policies.len() / 2).saturating_add(1),
-    };
-    Ok(Policy::ImplicitMeta { threshold, policies })
 }

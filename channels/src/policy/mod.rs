@@ -21,7 +21,6 @@ use bytes::Bytes;
 use grapevine_crypto::proto::MspPrincipal;
 
 pub use compile::PolicyFormatError;
-pub(crate) use compile::{compile_signature_policy, implicit_meta_policy};
 
 /// Deepest nesting of thresholds in a signature policy.
 pub const RULE_DEPTH_MAX: usize = 32;

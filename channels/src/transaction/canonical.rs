@@ -79,16 +79,16 @@ mod tests {
     #[test]
     fn refuses_what_go_changes() {
         let cases: &[&[&[u8]]] = &[
-            &[&[0x12, 1, 8, 0x0a, 1, 7]],                 // order
-            &[&[0x1a, 1, 0], GOOD],                       // unknown before known
-            &[&[0x08, 1], GOOD],                          // known number as unknown field before known
-            &[GOOD, GOOD],                                // twice
-            &[&[0x0a, 1, 7], GOOD],                       // payload twice
-            &[GOOD, &[0x12, 1, 8]],                       // signature twice
-            &[&[0x0a, 0], GOOD],                          // empty payload before
-            &[&[0x8a, 0x00, 1, 7, 0x12, 1, 8]],           // long tag
-            &[&[0x0a, 0x81, 0x00, 7, 0x12, 1, 8]],        // long length
-            &[GOOD, &[0x9a, 0x80, 0x00, 1, 0]],           // long tag of an unknown field
+            &[&[0x12, 1, 8, 0x0a, 1, 7]],          // order
+            &[&[0x1a, 1, 0], GOOD],                // unknown before known
+            &[&[0x08, 1], GOOD],                   // known number as unknown field before known
+            &[GOOD, GOOD],                         // twice
+            &[&[0x0a, 1, 7], GOOD],                // payload twice
+            &[GOOD, &[0x12, 1, 8]],                // signature twice
+            &[&[0x0a, 0], GOOD],                   // empty payload before
+            &[&[0x8a, 0x00, 1, 7, 0x12, 1, 8]],    // long tag
+            &[&[0x0a, 0x81, 0x00, 7, 0x12, 1, 8]], // long length
+            &[GOOD, &[0x9a, 0x80, 0x00, 1, 0]],    // long tag of an unknown field
         ];
         for case in cases {
             assert_eq!(check(case), Err(TransactionError::NotCanonical), "{case:?}");

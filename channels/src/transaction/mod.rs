@@ -13,7 +13,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-pub use build::{EnvelopeHeader, NONCE_LENGTH, endorser_transaction, seek_envelope, signed_envelope, transaction_id};
+pub use build::{
+    EnvelopeHeader, NONCE_LENGTH, endorser_transaction, seek_envelope, signed_envelope, transaction_id,
+};
 pub use canonical::{check_canonical, check_transactions};
 
 use crate::policy::SignedData;

@@ -1,0 +1,294 @@
+//! One joined channel: its machines, and how a block goes through them.
+
+use std::collections::BTreeSet;
+
+use grapevine_crypto::{Digest, PkiId};
+
+use super::{ChannelSetup, Event, Node, NodeConfig, Output, Penalty, REPLY_BYTES_MAX, Ticket, fork};
+use crate::ChannelId;
+use crate::block::AuthenticBlock;
+use crate::chain::{Chain, Held, Offer};
+use crate::dissemination::Dissemination;
+use crate::election::{Election, ElectionOutput};
+use crate::isolation::Scope;
+use crate::reconciliation::Reconciliation;
+use crate::time::{Time, earliest};
+use crate::wire::{self, BulkKind, ChannelBody, NUMBERS_PER_FRAME_MAX, Request};
+use rand::rngs::ChaCha8Rng;
+
+/// Most ranges in a digest.
+const DIGEST_RANGES_MAX: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) election: Election,
+    pub(super) dissemination: Dissemination,
+    pub(super) reconciliation: Reconciliation,
+    pub(super) chain: Chain,
+    pub(super) tip: Digest,
+    pub(super) anchors: BTreeSet<String>,
+    /// When the changed height is announced; `None`: it is known.
+    announce_at: Option<Time>,
+    announced_at: Time,
+}
+
+impl Channel {
+    pub(super) fn new(
+        config: &NodeConfig,
+        own: PkiId,
+        setup: &ChannelSetup,
+        now: Time,
+        rng: &mut ChaCha8Rng,
+    ) -> Self {
+        Self {
+            election: Election::new(config.election.clone(), own, setup.height, now, fork(rng)),
+            dissemination: Dissemination::new(config.dissemination.clone(), now, fork(rng)),
+            reconciliation: Reconciliation::new(config.reconciliation.clone(), now, fork(rng)),
+            chain: Chain::new(
+                setup.height,
+                setup.tip,
+                config.block_buffer_size,
+                config.max_block_count_to_store,
+            ),
+            tip: setup.tip,
+            anchors: setup.anchors.clone(),
+            announce_at: None,
+            announced_at: now,
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        let machines = earliest(
+            Some(self.dissemination.next_deadline()),
+            earliest(self.election.next_deadline(), self.reconciliation.next_deadline()),
+        );
+        earliest(machines, self.announce_at)
+    }
+
+    pub(super) fn state(&self) -> ChannelBody {
+        ChannelBody::State(wire::State { height: self.chain.height(), tip_hash: self.tip.0.to_vec() })
+    }
+}
+
+impl Node {
+    pub(super) fn handle_join(&mut self, now: Time, setup: ChannelSetup) {
+        if self.channels.contains_key(&setup.channel) {
+            return;
+        }
+        let channel = Channel::new(&self.config, self.own.pki_id, &setup, now, &mut self.rng);
+        self.channels.insert(setup.channel.clone(), channel);
+        self.scopes.insert(setup.channel, setup.scope);
+        self.scopes_changed(now);
+    }
+
+    pub(super) fn handle_leave(&mut self, now: Time, id: &ChannelId) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.election.handle_shutdown(now);
+            self.drain_election(id);
+        }
+        self.scopes.remove(id);
+        self.scopes_changed(now);
+        self.channels.remove(id);
+    }
+
+    pub(super) fn handle_reconfigured(
+        &mut self,
+        now: Time,
+        id: ChannelId,
+        scope: Scope,
+        anchors: BTreeSet<String>,
+    ) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        channel.anchors = anchors;
+        self.scopes.insert(id, scope);
+        self.scopes_changed(now);
+        self.membership.handle_trust_changed(now, self.authority.as_ref());
+    }
+
+    fn scopes_changed(&mut self, now: Time) {
+        let anchors = self.channels.values().flat_map(|channel| channel.anchors.iter().cloned()).collect();
+        self.membership.set_anchors(now, anchors);
+        self.offer_proofs_to_all();
+        self.relink_all(now);
+    }
+
+    pub(super) fn channel_timeout(&mut self, now: Time, id: &ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        channel.election.handle_timeout(now);
+        let digest_to = channel.dissemination.handle_timeout(now);
+        let digest = wire::Digest {
+            ranges: channel.chain.recent_ranges(DIGEST_RANGES_MAX.min(NUMBERS_PER_FRAME_MAX)),
+        };
+        let announce = channel.announce_at.is_some_and(|at| at <= now);
+        if announce {
+            channel.announce_at = None;
+            channel.announced_at = now;
+        }
+        let state = channel.state();
+        if !digest.ranges.is_empty() {
+            for peer in digest_to {
+                self.send(peer, id, ChannelBody::Digest(digest.clone()));
+            }
+        }
+        if announce {
+            for peer in self.channel_members(id) {
+                self.send(peer, id, state.clone());
+            }
+        }
+        self.reconcile(now, id);
+    }
+
+    /// Asks for what the channel lacks, if a look is due.
+    pub(super) fn reconcile(&mut self, now: Time, id: &ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let verifying = &self.verifying;
+        let arriving = |number| {
+            verifying
+                .values()
+                .any(|entry| entry.channel == *id && entry.claim.is_some_and(|claim| claim.number == number))
+        };
+        for ask in channel.reconciliation.handle_timeout(now, &channel.chain, arriving) {
+            self.send(ask.peer, id, ChannelBody::Request(Request { numbers: ask.numbers }));
+        }
+    }
+
+    pub(super) fn drain_election(&mut self, id: &ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let next = channel.chain.next_needed();
+        let outputs: Vec<ElectionOutput> = std::iter::from_fn(|| channel.election.poll_output()).collect();
+        for output in outputs {
+            match output {
+                ElectionOutput::Send { peer, message } => {
+                    self.send(peer, id, ChannelBody::Leadership(message));
+                }
+                ElectionOutput::Lead(term) => {
+                    self.outputs.push_back(Output::StartDeliver { channel: id.clone(), next });
+                    self.event(Event::Leader { channel: id.clone(), term: Some(term) });
+                }
+                ElectionOutput::StepDown => {
+                    self.outputs.push_back(Output::StopDeliver { channel: id.clone() });
+                }
+                ElectionOutput::Follow(term) => self.event(Event::Leader { channel: id.clone(), term }),
+            }
+        }
+    }
+
+    pub(super) fn handle_verified(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        result: Result<AuthenticBlock, String>,
+    ) {
+        let Some(entry) = self.verifying.remove(&ticket) else { return };
+        if let Some(peer) = entry.from.and_then(|peer| self.peers.get_mut(&peer)) {
+            peer.verifying = peer.verifying.saturating_sub(1);
+        }
+        let id = entry.channel;
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let block = match result {
+            Ok(block) => block,
+            Err(reason) => {
+                self.counters.blocks_rejected += 1;
+                if let Some(peer) = entry.from {
+                    channel.reconciliation.handle_bad_block(now, peer);
+                    self.penalise(peer, Penalty::BadBlock(reason.clone()));
+                }
+                self.event(Event::BlockRejected { channel: id.clone(), from: entry.from, reason });
+                return self.reconcile(now, &id);
+            }
+        };
+        if let (Some(peer), Some(claim)) = (entry.from, entry.claim)
+            && !claim.fits(block.number(), block.hash())
+        {
+            channel.reconciliation.handle_bad_block(now, peer);
+            self.penalise(peer, Penalty::WrongBlock);
+        }
+        self.take_authentic(now, &id, block, entry.from, entry.pushed);
+    }
+
+    fn take_authentic(
+        &mut self,
+        now: Time,
+        id: &ChannelId,
+        block: AuthenticBlock,
+        from: Option<PkiId>,
+        push: bool,
+    ) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let (number, hash) = (block.number(), block.hash());
+        match channel.chain.offer(block.clone()) {
+            Offer::Accepted => {
+                if push {
+                    let targets = channel.dissemination.handle_new_block(number, from);
+                    for peer in targets {
+                        self.send_block(peer, id, number, BulkKind::Push, Held::Memory(block.clone()));
+                        self.counters.blocks_pushed += 1;
+                    }
+                }
+            }
+            Offer::Known => self.counters.duplicate_blocks += 1,
+            Offer::TooFar => channel.reconciliation.look_again(now),
+            Offer::Conflict { .. } => {
+                self.event(Event::Fork { channel: id.clone(), number, dropped: hash });
+            }
+        }
+        self.commit_ready(now, id);
+    }
+
+    fn commit_ready(&mut self, now: Time, id: &ChannelId) {
+        loop {
+            let Some(channel) = self.channels.get_mut(id) else { return };
+            match channel.chain.poll_commit() {
+                Some(Ok(block)) => self.outputs.push_back(Output::Commit { channel: id.clone(), block }),
+                Some(Err(block)) => {
+                    channel.reconciliation.look_again(now);
+                    let (number, dropped) = (block.number(), block.hash());
+                    self.event(Event::Fork { channel: id.clone(), number, dropped });
+                }
+                None => break,
+            }
+        }
+        self.reconcile(now, id);
+    }
+
+    pub(super) fn handle_committed(&mut self, now: Time, id: &ChannelId, height: u64, tip: Digest) {
+        let interval = self.config.publish_state_info_interval;
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        channel.chain.handle_committed(height);
+        channel.tip = tip;
+        channel.election.handle_height(height);
+        // At once if nothing was announced lately, else when the interval has passed: many blocks, one frame.
+        channel.announce_at.get_or_insert((channel.announced_at + interval).max(now));
+        self.commit_ready(now, id);
+    }
+
+    /// Answers a request as far as the bounds allow and says what will not come.
+    pub(super) fn serve(&mut self, peer: PkiId, id: &ChannelId, request: &Request) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let numbers: BTreeSet<u64> = request.numbers.iter().copied().collect();
+        let (mut blocks, mut refused, mut bytes) = (Vec::new(), Vec::new(), 0usize);
+        for number in numbers {
+            match channel.chain.held(number) {
+                Some(held) if bytes < REPLY_BYTES_MAX => {
+                    if let Held::Memory(block) = &held {
+                        bytes = bytes.saturating_add(block.size());
+                    }
+                    blocks.push((number, held));
+                }
+                _ => refused.push(number),
+            }
+        }
+        for (number, held) in blocks {
+            self.send_block(peer, id, number, BulkKind::Reply, held);
+            self.counters.blocks_served += 1;
+        }
+        if !refused.is_empty() {
+            self.send(peer, id, ChannelBody::Refusal(Request { numbers: refused }));
+        }
+    }
+
+    /// The driver could not send a block it was told to: the peer hears that it will not come.
+    pub(super) fn handle_not_sent(&mut self, peer: PkiId, id: &ChannelId, number: u64) {
+        self.send(peer, id, ChannelBody::Refusal(Request { numbers: vec![number] }));
+    }
+}

@@ -1,0 +1,57 @@
+//! What a node tells operators, and what it holds against peers.
+
+use grapevine_crypto::{Digest, PkiId};
+
+use crate::ChannelId;
+use crate::election::Term;
+
+/// Something worth a log line.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A member is alive for the first time or again.
+    MemberAlive(PkiId),
+    /// A member is silent.
+    MemberDead(PkiId),
+    /// The leader of a channel in the own organisation changed.
+    Leader {
+        /// The channel.
+        channel: ChannelId,
+        /// Who leads; `None`: nobody known.
+        term: Option<Term>,
+    },
+    /// An authentic block does not link to the own chain, or two authentic ones share a number: orderers signed
+    /// two histories. The own chain stays as it is.
+    Fork {
+        /// The channel.
+        channel: ChannelId,
+        /// The block number.
+        number: u64,
+        /// Header hash of the block that was dropped.
+        dropped: Digest,
+    },
+    /// A block was dropped because it did not verify.
+    BlockRejected {
+        /// The channel.
+        channel: ChannelId,
+        /// Who sent it; `None`: the orderer.
+        from: Option<PkiId>,
+        /// Why.
+        reason: String,
+    },
+    /// Something an operator must act on, in plain words.
+    Alarm(String),
+}
+
+/// How a peer misbehaved, as far as its authenticated connection proves it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Penalty {
+    /// It sent a frame or header that cannot be decoded.
+    #[error("undecodable message: {0}")]
+    Malformed(String),
+    /// It sent a block that does not verify.
+    #[error("block that does not verify: {0}")]
+    BadBlock(String),
+    /// It sent a block that is not the one it named.
+    #[error("block that is not the one it named")]
+    WrongBlock,
+}

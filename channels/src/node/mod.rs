@@ -1,0 +1,519 @@
+//! The node: membership and, for each joined channel, election, dissemination, reconciliation and the chain, composed.
+//!
+//! # Contract
+//! The driver calls [`Node::handle`] with what happened and the present time, then [`Node::poll_output`] until it is
+//! `None`, and calls [`Node::handle_timeout`] no later than [`Node::next_deadline`]. Time never runs backwards. The node
+//! reads no clock, opens no socket, writes no disk and draws all randomness from the seed it was given: the same
+//! inputs at the same times give the same outputs, which is what the simulator lives from.
+//!
+//! # The way of a block
+//! A bulk message (or a block from the orderer) becomes [`Output::Verify`]; the driver's worker pool answers with
+//! [`Input::Verified`]. An authentic block is offered to the chain; if it is new and came by push or from the
+//! orderer it is pushed on; in order and linked it becomes [`Output::Commit`], and the ledger answers with
+//! [`Input::Committed`]. Unverified bytes touch no state but the list of what is being verified.
+//!
+//! # Isolation
+//! Every frame of a channel is encoded through a [`crate::isolation::ChannelLink`]; there is no other way. Frames that
+//! arrive are matched against the sender's links first. Push, digests and election go to own-organisation members
+//! only; heights and requests to all members.
+//!
+//! # Bounds
+//! Blocks being verified: [`VERIFYING_PER_PEER_MAX`] a peer (a block over it is dropped and counted; it comes again
+//! by reconciliation); orderer blocks are bounded by the driver, which takes the next only when
+//! one is settled. A request is answered up to [`REPLY_BYTES_MAX`], the rest is refused.
+
+mod channel;
+mod events;
+mod peers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use grapevine_crypto::{Digest, MspId, PkiId};
+use rand::rngs::ChaCha8Rng;
+use rand::{Rng, SeedableRng};
+
+use crate::ChannelId;
+use crate::authority::{Authority, Credential};
+use crate::block::AuthenticBlock;
+use crate::chain::Held;
+use crate::dissemination::DisseminationConfig;
+use crate::election::{ElectionConfig, Term};
+use crate::isolation::Scope;
+use crate::membership::{Membership, MembershipConfig};
+use crate::reconciliation::ReconciliationConfig;
+use crate::time::{Time, earliest};
+use channel::Channel;
+pub use events::{Event, Penalty};
+use peers::Peer;
+
+/// Most blocks of one peer being verified at a time.
+pub const VERIFYING_PER_PEER_MAX: usize = 64;
+/// Most bytes sent for one request.
+pub const REPLY_BYTES_MAX: usize = 16 << 20;
+
+/// How a node behaves.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Membership.
+    pub membership: MembershipConfig,
+    /// Election of every channel.
+    pub election: ElectionConfig,
+    /// Push and digests of every channel.
+    pub dissemination: DisseminationConfig,
+    /// Requests of every channel.
+    pub reconciliation: ReconciliationConfig,
+    /// Blocks above the committed height that are kept (`state.blockBufferSize`).
+    pub block_buffer_size: u64,
+    /// Committed blocks kept in memory for others (`maxBlockCountToStore`).
+    pub max_block_count_to_store: usize,
+    /// A changed height is announced at most this often (`publishStateInfoInterval`).
+    pub publish_state_info_interval: Duration,
+}
+
+/// A channel this node has joined.
+#[derive(Debug, Clone)]
+pub struct ChannelSetup {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Who it is open to.
+    pub scope: Scope,
+    /// `host:port` of the anchor peers of its config.
+    pub anchors: BTreeSet<String>,
+    /// Number of blocks in the own ledger.
+    pub height: u64,
+    /// Header hash of the highest.
+    pub tip: Digest,
+}
+
+/// Names one block that is being verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What a sender says a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Its number.
+    pub number: u64,
+    /// Its header hash; left out when it comes from the sender's ledger unread.
+    pub hash: Option<Digest>,
+}
+
+impl Claim {
+    fn fits(&self, number: u64, hash: Digest) -> bool {
+        self.number == number && self.hash.is_none_or(|claimed| claimed == hash)
+    }
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// An admitted peer is connected.
+    Connected {
+        /// Who.
+        peer: PkiId,
+        /// Its organisation.
+        organization: MspId,
+        /// The value both ends derived from the nonces of their handshake.
+        session: [u8; 32],
+        /// What this side dialled, if it did.
+        endpoint: Option<String>,
+    },
+    /// A connection ended.
+    Disconnected {
+        /// Whose.
+        peer: PkiId,
+    },
+    /// A dial failed.
+    DialFailed {
+        /// What was dialled.
+        endpoint: String,
+    },
+    /// A control frame.
+    Control {
+        /// From.
+        peer: PkiId,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// A bulk message.
+    Bulk {
+        /// From.
+        peer: PkiId,
+        /// The marshalled [`crate::wire::BulkHeader`].
+        header: Bytes,
+        /// The block.
+        body: Bytes,
+    },
+    /// The orderer delivered a block.
+    OrdererBlock {
+        /// The channel.
+        channel: ChannelId,
+        /// The marshalled block.
+        body: Bytes,
+    },
+    /// The deliver client reached an orderer or failed to.
+    OrdererContact {
+        /// The channel.
+        channel: ChannelId,
+        /// Whether an orderer answers.
+        in_contact: bool,
+    },
+    /// A block was verified.
+    Verified {
+        /// Which.
+        ticket: Ticket,
+        /// The authentic block, or why it is none.
+        result: Result<AuthenticBlock, String>,
+    },
+    /// Blocks are on disk.
+    Committed {
+        /// The channel.
+        channel: ChannelId,
+        /// Number of blocks on disk.
+        height: u64,
+        /// Header hash of the highest.
+        tip: Digest,
+    },
+    /// A block of [`Output::SendBlock`] could not be sent: the peer's queue is full, or the ledger failed.
+    NotSent {
+        /// To.
+        peer: PkiId,
+        /// The channel.
+        channel: ChannelId,
+        /// The block.
+        number: u64,
+    },
+    /// The operator joined a channel.
+    Join(ChannelSetup),
+    /// The operator left a channel, or it was stopped.
+    Leave(ChannelId),
+    /// A config block changed who a channel is open to, or its anchors.
+    Reconfigured {
+        /// The channel.
+        channel: ChannelId,
+        /// Who it is open to now.
+        scope: Scope,
+        /// Its anchor peers now.
+        anchors: BTreeSet<String>,
+    },
+    /// The node is about to stop: make room for others.
+    Shutdown,
+}
+
+/// Something to do.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Send a control frame.
+    SendControl {
+        /// To.
+        peer: PkiId,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// Send a block.
+    SendBlock {
+        /// To.
+        peer: PkiId,
+        /// The channel, for reading the block.
+        channel: ChannelId,
+        /// Its number.
+        number: u64,
+        /// The marshalled header that stands before it.
+        header: Bytes,
+        /// The block.
+        block: Held,
+    },
+    /// Connect to `host:port`.
+    Dial {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Verify a block in the worker pool and answer with [`Input::Verified`].
+    Verify {
+        /// Names it.
+        ticket: Ticket,
+        /// The channel whose config decides.
+        channel: ChannelId,
+        /// What the sender says it is; `None` from the orderer.
+        claim: Option<Claim>,
+        /// The block.
+        body: Bytes,
+    },
+    /// Write a block. In order and linked.
+    Commit {
+        /// The channel.
+        channel: ChannelId,
+        /// The block.
+        block: AuthenticBlock,
+    },
+    /// Pull the channel from the orderer, starting at this number; this peer leads.
+    StartDeliver {
+        /// The channel.
+        channel: ChannelId,
+        /// First block to ask for.
+        next: u64,
+    },
+    /// Stop pulling.
+    StopDeliver {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// Write the incarnation to disk.
+    PersistIncarnation(u64),
+    /// Bulk messages of this tag from this peer may come, for the channel's body limit.
+    LinkOpened {
+        /// The peer.
+        peer: PkiId,
+        /// The channel.
+        channel: ChannelId,
+        /// The tag in its bulk headers.
+        tag: [u8; crate::isolation::TAG_SIZE],
+    },
+    /// They may no longer.
+    LinkClosed {
+        /// The peer.
+        peer: PkiId,
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// A peer misbehaved; the driver disconnects it.
+    Penalise {
+        /// Who.
+        peer: PkiId,
+        /// How.
+        why: Penalty,
+    },
+    /// Something for logs and operators.
+    Event(Event),
+}
+
+/// Counts of what the node dropped or saw; membership, chain and reconciliation keep their own.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct NodeCounters {
+    /// Undecodable frames and headers.
+    pub malformed: u64,
+    /// Frames and blocks of channels without a link to the sender.
+    pub unlinked_frames: u64,
+    /// Blocks received that were known or being verified.
+    pub duplicate_blocks: u64,
+    /// Blocks dropped because too many of the peer's were being verified.
+    pub verifying_over_bound: u64,
+    /// Blocks that did not verify.
+    pub blocks_rejected: u64,
+    /// Blocks pushed to others.
+    pub blocks_pushed: u64,
+    /// Blocks sent on request.
+    pub blocks_served: u64,
+}
+
+#[derive(Debug)]
+struct Verifying {
+    channel: ChannelId,
+    from: Option<PkiId>,
+    claim: Option<Claim>,
+    pushed: bool,
+}
+
+/// The node. See the module's header.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    own: Credential,
+    authority: Box<dyn Authority>,
+    membership: Membership,
+    channels: BTreeMap<ChannelId, Channel>,
+    scopes: BTreeMap<ChannelId, Scope>,
+    peers: BTreeMap<PkiId, Peer>,
+    verifying: BTreeMap<Ticket, Verifying>,
+    next_ticket: u64,
+    rng: ChaCha8Rng,
+    outputs: VecDeque<Output>,
+    counters: NodeCounters,
+}
+
+/// What a node is when it starts.
+#[derive(Debug)]
+pub struct Start {
+    /// Its own credential.
+    pub own: Credential,
+    /// Its libp2p PeerId.
+    pub peer_id: Vec<u8>,
+    /// Higher than in any former start.
+    pub incarnation: u64,
+    /// Unix time in seconds at `Time::ZERO`.
+    pub wall_start: i64,
+    /// Seed of all its randomness.
+    pub seed: u64,
+}
+
+impl Node {
+    /// A node that has joined nothing and knows nobody.
+    pub fn new(config: NodeConfig, start: Start, authority: Box<dyn Authority>, now: Time) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(start.seed);
+        let membership = Membership::new(
+            config.membership.clone(),
+            start.own.clone(),
+            start.peer_id,
+            start.incarnation,
+            start.wall_start,
+            now,
+            fork(&mut rng),
+        );
+        Self {
+            config,
+            own: start.own,
+            authority,
+            membership,
+            channels: BTreeMap::new(),
+            scopes: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            verifying: BTreeMap::new(),
+            next_ticket: 0,
+            rng,
+            outputs: VecDeque::new(),
+            counters: NodeCounters::default(),
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Connected { peer, organization, session, endpoint } => {
+                self.handle_connected(now, peer, organization, session, endpoint.as_deref());
+            }
+            Input::Disconnected { peer } => self.handle_disconnected(now, peer),
+            Input::DialFailed { endpoint } => self.membership.handle_dial_failed(now, &endpoint),
+            Input::Control { peer, frame } => self.handle_control(now, peer, frame),
+            Input::Bulk { peer, header, body } => self.handle_bulk(now, peer, header, body),
+            Input::OrdererBlock { channel, body } => self.verify_orderer_block(channel, body),
+            Input::OrdererContact { channel, in_contact } => {
+                if let Some(channel) = self.channels.get_mut(&channel) {
+                    channel.election.handle_orderer_contact(now, in_contact);
+                }
+            }
+            Input::Verified { ticket, result } => self.handle_verified(now, ticket, result),
+            Input::Committed { channel, height, tip } => self.handle_committed(now, &channel, height, tip),
+            Input::NotSent { peer, channel, number } => self.handle_not_sent(peer, &channel, number),
+            Input::Join(setup) => self.handle_join(now, setup),
+            Input::Leave(channel) => self.handle_leave(now, &channel),
+            Input::Reconfigured { channel, scope, anchors } => {
+                self.handle_reconfigured(now, channel, scope, anchors);
+            }
+            Input::Shutdown => {
+                for channel in self.channels.values_mut() {
+                    channel.election.handle_shutdown(now);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Collects what the machines want done.
+    fn settle(&mut self, now: Time) {
+        let ids: Vec<ChannelId> = self.channels.keys().cloned().collect();
+        for id in ids {
+            self.drain_election(&id);
+        }
+        self.drain_membership(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.membership.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.membership.handle_timeout(now, self.authority.as_ref());
+        }
+        let ids: Vec<ChannelId> = self
+            .channels
+            .iter()
+            .filter(|(_, channel)| channel.next_deadline().is_some_and(|deadline| deadline <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            self.channel_timeout(now, &id);
+        }
+        self.settle(now);
+    }
+
+    /// When [`Node::handle_timeout`] is due next.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let channels = self.channels.values().filter_map(Channel::next_deadline).min();
+        earliest(self.membership.next_deadline(), channels)
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Membership, for status.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The joined channels.
+    pub fn channels(&self) -> impl Iterator<Item = &ChannelId> {
+        self.channels.keys()
+    }
+
+    /// The leader this node follows, or is, in a channel.
+    pub fn leader(&self, channel: &ChannelId) -> Option<Term> {
+        self.channels.get(channel)?.election.leader()
+    }
+
+    /// Whether this node pulls the channel from the orderer.
+    pub fn is_leader(&self, channel: &ChannelId) -> bool {
+        self.channels.get(channel).is_some_and(|channel| channel.election.is_leader())
+    }
+
+    /// Blocks committed and the header hash of the highest.
+    pub fn height(&self, channel: &ChannelId) -> Option<(u64, Digest)> {
+        self.channels.get(channel).map(|channel| (channel.chain.height(), channel.tip))
+    }
+
+    /// The greatest height a connected member of the channel claims, and who claims it.
+    pub fn height_claimed(&self, channel: &ChannelId) -> Option<(u64, PkiId)> {
+        self.channels.get(channel)?.reconciliation.height_claimed()
+    }
+
+    /// Connected members of a channel.
+    pub fn channel_members(&self, channel: &ChannelId) -> Vec<PkiId> {
+        self.peers
+            .iter()
+            .filter(|(_, peer)| peer.links.link(channel).is_some())
+            .map(|(pki_id, _)| *pki_id)
+            .collect()
+    }
+
+    /// Blocks of a channel kept in memory, in bytes.
+    pub fn bytes_held(&self) -> usize {
+        self.channels.values().map(|channel| channel.chain.bytes_held()).sum()
+    }
+
+    /// Counts of what was dropped or seen.
+    pub fn counters(&self) -> &NodeCounters {
+        &self.counters
+    }
+
+    /// Counts of one channel: what its chain dropped, and its requests.
+    pub fn channel_counters(
+        &self,
+        channel: &ChannelId,
+    ) -> Option<(&crate::chain::ChainCounters, &crate::reconciliation::ReconciliationCounters)> {
+        let channel = self.channels.get(channel)?;
+        Some((channel.chain.counters(), channel.reconciliation.counters()))
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn penalise(&mut self, peer: PkiId, why: Penalty) {
+        self.outputs.push_back(Output::Penalise { peer, why });
+    }
+}
+
+fn fork(rng: &mut ChaCha8Rng) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(rng.next_u64())
+}

@@ -1,0 +1,304 @@
+//! Connected peers: their channel links, and the frames that come and go.
+
+use bytes::Bytes;
+use grapevine_crypto::{Digest, MspId, PkiId};
+
+use super::{Claim, Event, Node, Output, Penalty, Ticket, VERIFYING_PER_PEER_MAX, Verifying};
+use crate::ChannelId;
+use crate::chain::Held;
+use crate::isolation::{LinkChanges, Links};
+use crate::membership::MembershipOutput;
+use crate::time::Time;
+use crate::wire::{
+    BulkHeader, BulkKind, ChannelBody, ChannelFrame, Frame, FrameBody, IdentityRequest, Joined, View,
+};
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) organization: MspId,
+    pub(super) links: Links,
+    /// Blocks of this peer that are being verified.
+    pub(super) verifying: usize,
+}
+
+impl Node {
+    pub(super) fn handle_connected(
+        &mut self,
+        now: Time,
+        peer: PkiId,
+        organization: MspId,
+        session: [u8; 32],
+        endpoint: Option<&str>,
+    ) {
+        if self.peers.contains_key(&peer) {
+            self.handle_disconnected(now, peer);
+        }
+        let links = Links::new(session, self.own.pki_id, peer, organization.clone());
+        self.peers.insert(peer, Peer { organization: organization.clone(), links, verifying: 0 });
+        self.membership.handle_connected(now, peer, organization, endpoint, self.authority.as_ref());
+        self.offer_proofs(peer);
+    }
+
+    pub(super) fn handle_disconnected(&mut self, now: Time, peer: PkiId) {
+        let Some(gone) = self.peers.remove(&peer) else { return };
+        let channels: Vec<ChannelId> = gone.links.open().cloned().collect();
+        for channel in channels {
+            self.unlink(now, peer, &channel);
+        }
+        self.membership.handle_disconnected(now, peer);
+    }
+
+    pub(super) fn handle_control(&mut self, now: Time, peer: PkiId, frame: Bytes) {
+        if !self.peers.contains_key(&peer) {
+            return;
+        }
+        let body = match Frame::parse(frame) {
+            Ok(body) => body,
+            Err(error) => {
+                self.counters.malformed += 1;
+                return self.penalise(peer, Penalty::Malformed(error.to_string()));
+            }
+        };
+        match body {
+            FrameBody::Alive(record) => {
+                self.membership.handle_records(now, peer, vec![record], self.authority.as_ref());
+            }
+            FrameBody::View(View { records }) => {
+                self.membership.handle_records(now, peer, records, self.authority.as_ref());
+            }
+            FrameBody::IdentityRequest(request) => {
+                self.membership.handle_identity_request(peer, &request.digests, self.authority.as_ref());
+            }
+            FrameBody::Joined(joined) => self.handle_joined(now, peer, &joined),
+            FrameBody::Channel(frame) => self.handle_channel_frame(now, peer, frame),
+        }
+    }
+
+    pub(super) fn handle_bulk(&mut self, now: Time, peer: PkiId, header: Bytes, body: Bytes) {
+        let header = match BulkHeader::parse(header) {
+            Ok(header) => header,
+            Err(error) => {
+                self.counters.malformed += 1;
+                return self.penalise(peer, Penalty::Malformed(error.to_string()));
+            }
+        };
+        let Some(remote) = self.peers.get(&peer) else { return };
+        let Some(id) = remote.links.channel_of(&header.tag).cloned() else {
+            self.counters.unlinked_frames += 1;
+            return;
+        };
+        let own_organization = remote.organization == self.own.msp_id;
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let hash = match header.hash.as_slice() {
+            [] => None,
+            hash => match Digest::try_from(hash) {
+                Ok(hash) => Some(hash),
+                Err(_) => return self.penalise(peer, Penalty::Malformed("block hash".into())),
+            },
+        };
+        let claim = Claim { number: header.number, hash };
+        channel.reconciliation.handle_arrival(now, peer, claim.number);
+        channel.dissemination.note_held(peer, claim.number);
+        let is_arriving = self
+            .verifying
+            .values()
+            .any(|entry| entry.channel == id && entry.claim.is_some_and(|other| other == claim));
+        if channel.chain.holds(claim.number) || is_arriving {
+            self.counters.duplicate_blocks += 1;
+            return self.reconcile(now, &id);
+        }
+        // Pushes come from the own organisation alone; from another the block is taken, but goes no further.
+        let push = header.kind() == BulkKind::Push && own_organization;
+        self.verify(id, peer, claim, push, body);
+    }
+
+    pub(super) fn verify_orderer_block(&mut self, channel: ChannelId, body: Bytes) {
+        if self.channels.contains_key(&channel) {
+            self.start_verifying(Verifying { channel, from: None, claim: None, pushed: true }, body);
+        }
+    }
+
+    fn verify(&mut self, channel: ChannelId, peer: PkiId, claim: Claim, pushed: bool, body: Bytes) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        if remote.verifying >= VERIFYING_PER_PEER_MAX {
+            self.counters.verifying_over_bound += 1;
+            return;
+        }
+        remote.verifying += 1;
+        self.start_verifying(Verifying { channel, from: Some(peer), claim: Some(claim), pushed }, body);
+    }
+
+    fn start_verifying(&mut self, entry: Verifying, body: Bytes) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let (channel, claim) = (entry.channel.clone(), entry.claim);
+        self.verifying.insert(ticket, entry);
+        self.outputs.push_back(Output::Verify { ticket, channel, claim, body });
+    }
+
+    fn handle_joined(&mut self, now: Time, peer: PkiId, joined: &Joined) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        remote.links.shown(joined);
+        let changes = remote.links.accept(self.scopes.iter());
+        self.apply_links(now, peer, changes);
+    }
+
+    fn handle_channel_frame(&mut self, now: Time, peer: PkiId, frame: ChannelFrame) {
+        let Some(remote) = self.peers.get(&peer) else { return };
+        let Some(id) = remote.links.channel_of(&frame.tag).cloned() else {
+            self.counters.unlinked_frames += 1;
+            return;
+        };
+        let own_organization = remote.organization == self.own.msp_id;
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        match frame.body {
+            Some(ChannelBody::State(state)) => {
+                channel.dissemination.handle_height(peer, state.height);
+                channel.reconciliation.handle_height(now, peer, state.height);
+                self.reconcile(now, &id);
+            }
+            Some(ChannelBody::Leadership(message)) if own_organization => {
+                channel.election.handle_message(now, peer, &message);
+            }
+            Some(ChannelBody::Digest(digest)) if own_organization => {
+                channel.reconciliation.handle_digest(now, peer, &digest.ranges, &channel.chain);
+                self.reconcile(now, &id);
+            }
+            Some(ChannelBody::Request(request)) => self.serve(peer, &id, &request),
+            Some(ChannelBody::Refusal(request)) => {
+                channel.reconciliation.handle_refusal(now, peer, &request.numbers);
+                self.reconcile(now, &id);
+            }
+            Some(ChannelBody::Leadership(_) | ChannelBody::Digest(_)) => self.counters.unlinked_frames += 1,
+            None => {}
+        }
+    }
+
+    pub(super) fn offer_proofs_to_all(&mut self) {
+        let peers: Vec<PkiId> = self.peers.keys().copied().collect();
+        for peer in peers {
+            self.offer_proofs(peer);
+        }
+    }
+
+    fn offer_proofs(&mut self, peer: PkiId) {
+        let Some(remote) = self.peers.get(&peer) else { return };
+        let joined = remote.links.offer(self.scopes.iter());
+        self.send_frame(peer, FrameBody::Joined(joined));
+    }
+
+    pub(super) fn relink_all(&mut self, now: Time) {
+        let peers: Vec<PkiId> = self.peers.keys().copied().collect();
+        for peer in peers {
+            let Some(remote) = self.peers.get_mut(&peer) else { continue };
+            let changes = remote.links.accept(self.scopes.iter());
+            self.apply_links(now, peer, changes);
+        }
+    }
+
+    fn apply_links(&mut self, now: Time, peer: PkiId, changes: LinkChanges) {
+        for channel in changes.closed {
+            self.unlink(now, peer, &channel);
+        }
+        for id in changes.opened {
+            let Some(remote) = self.peers.get(&peer) else { return };
+            let own_organization = remote.organization == self.own.msp_id;
+            let Some(tag) = remote.links.link(&id).map(|link| link.remote_tag()) else { continue };
+            self.outputs.push_back(Output::LinkOpened { peer, channel: id.clone(), tag });
+            let Some(channel) = self.channels.get_mut(&id) else { continue };
+            channel.reconciliation.handle_peer(now, peer, own_organization);
+            if own_organization {
+                channel.dissemination.handle_peer(peer);
+                channel.election.handle_member(now, peer);
+            }
+            let state = channel.state();
+            self.send(peer, &id, state);
+        }
+    }
+
+    fn unlink(&mut self, now: Time, peer: PkiId, id: &ChannelId) {
+        self.outputs.push_back(Output::LinkClosed { peer, channel: id.clone() });
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.reconciliation.handle_peer_gone(now, peer);
+            channel.dissemination.handle_peer_gone(peer);
+            channel.election.handle_member_gone(now, peer);
+        }
+    }
+
+    /// Sends a frame of a channel, if there is a link to send it by: the isolation of channels hangs on this.
+    pub(super) fn send(&mut self, peer: PkiId, id: &ChannelId, body: ChannelBody) {
+        let link = self.peers.get(&peer).and_then(|remote| remote.links.link(id));
+        if let Some(frame) = link.map(|link| link.encode(body)) {
+            self.outputs.push_back(Output::SendControl { peer, frame });
+        }
+    }
+
+    pub(super) fn send_block(
+        &mut self,
+        peer: PkiId,
+        id: &ChannelId,
+        number: u64,
+        kind: BulkKind,
+        block: Held,
+    ) {
+        let Some(link) = self.peers.get(&peer).and_then(|remote| remote.links.link(id)) else { return };
+        let hash = match &block {
+            Held::Memory(block) => Some(block.hash()),
+            Held::Ledger(_) => None,
+        };
+        let header = link.encode_bulk(number, hash, kind);
+        self.outputs.push_back(Output::SendBlock { peer, channel: id.clone(), number, header, block });
+    }
+
+    fn send_frame(&mut self, peer: PkiId, body: FrameBody) {
+        self.outputs.push_back(Output::SendControl { peer, frame: Frame::encode_body(body) });
+    }
+
+    pub(super) fn drain_membership(&mut self, now: Time) {
+        while let Some(output) = self.membership.poll_output() {
+            match output {
+                MembershipOutput::SendAlive { peer, record } => {
+                    self.send_frame(peer, FrameBody::Alive(record));
+                }
+                MembershipOutput::SendView { peer, records } => {
+                    self.send_frame(peer, FrameBody::View(View { records }));
+                }
+                MembershipOutput::AskIdentities { peer, digests } => {
+                    self.send_frame(peer, FrameBody::IdentityRequest(IdentityRequest { digests }));
+                }
+                MembershipOutput::Dial { endpoint } => self.outputs.push_back(Output::Dial { endpoint }),
+                MembershipOutput::PersistIncarnation(incarnation) => {
+                    self.outputs.push_back(Output::PersistIncarnation(incarnation));
+                }
+                MembershipOutput::Alive(member) => {
+                    self.event(Event::MemberAlive(member));
+                    self.live_member(now, member);
+                }
+                MembershipOutput::Dead(member) => {
+                    self.event(Event::MemberDead(member));
+                    self.dead_member(now, member);
+                }
+                MembershipOutput::Alarm(text) => self.event(Event::Alarm(text)),
+            }
+        }
+    }
+
+    /// A member that was declared dead while connected counts again.
+    fn live_member(&mut self, now: Time, member: PkiId) {
+        let Some(remote) = self.peers.get(&member).filter(|peer| peer.organization == self.own.msp_id) else {
+            return;
+        };
+        for id in remote.links.open() {
+            if let Some(channel) = self.channels.get_mut(id) {
+                channel.election.handle_member(now, member);
+            }
+        }
+    }
+
+    /// A member whose records stopped does not count in elections, connected or not.
+    fn dead_member(&mut self, now: Time, member: PkiId) {
+        for channel in self.channels.values_mut() {
+            channel.election.handle_member_gone(now, member);
+        }
+    }
+}
