@@ -430,3 +430,6 @@ impl SigningKey for Key {
         Ok(self.key.sign(message))
     }
 }
+
+#[cfg(test)]
+mod tests;
