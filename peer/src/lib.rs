@@ -9,3 +9,4 @@ pub mod cli;
 pub mod driver;
 pub mod ledger;
 pub mod net;
+pub mod net_init;

@@ -44,7 +44,7 @@ pub enum AdminSocketError {
 /// Listens on `path`, readable and writable by the owner alone.
 pub(super) fn listen(path: &Path) -> Result<UnixListener, AdminSocketError> {
     let failed = |source| AdminSocketError::Io { path: path.to_owned(), source };
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(AdminSocketError::NotASocket { path: path.to_owned() });

@@ -10,6 +10,7 @@
 mod channel;
 mod export;
 mod join;
+mod net;
 mod output;
 mod settings;
 mod status;
@@ -145,7 +146,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(config) => run(&config),
-        Command::Net(NetCommand::Init { config, dir }) => net_init(&config, &dir),
+        Command::Net(NetCommand::Init { config, dir }) => net::init(&config, &dir),
         Command::Channel(ChannelCommand::Join { config, block }) => {
             join::join(&settings::load(&config.config)?, &block)
         }
@@ -174,10 +175,6 @@ fn run(arguments: &ConfigArguments) -> anyhow::Result<()> {
     // Blocking work that is still under way must not hold the process back for longer than it may take to stop.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     ran
-}
-
-fn net_init(config: &std::path::Path, dir: &std::path::Path) -> anyhow::Result<()> {
-    anyhow::bail!("{} and {}: this build cannot make networks", config.display(), dir.display())
 }
 
 fn log_to_stderr() -> anyhow::Result<()> {

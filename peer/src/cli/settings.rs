@@ -1,5 +1,6 @@
 //! What the commands need from `peer.yaml` and the environment.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -27,6 +28,14 @@ pub(super) fn load(path: &Path) -> anyhow::Result<Settings> {
     }
     let data = config.peer.file_system_path;
     Ok(Settings { ledger: data.join(DIRECTORY), data })
+}
+
+/// Prints warnings to standard error.
+pub(super) fn warn(warnings: &[Warning]) {
+    for warning in warnings {
+        // Standard error may be closed; the command works all the same.
+        let _closed = writeln!(std::io::stderr(), "grapevine: {warning}");
+    }
 }
 
 /// Reads the configuration; warnings are logged.

@@ -177,7 +177,9 @@ impl Ledger {
     /// [`LedgerError::UnknownChannel`], and storage errors, after which the ledger takes no more writes.
     pub fn append(&self, channel: &ChannelId, blocks: &[AuthenticBlock]) -> Result<(), LedgerError> {
         let commit = Commit { channel: channel.clone(), blocks: blocks.to_vec() };
-        self.append_group(std::slice::from_ref(&commit))?.into_iter().try_for_each(|outcome| outcome.map(drop))
+        self.append_group(std::slice::from_ref(&commit))?
+            .into_iter()
+            .try_for_each(|outcome| outcome.map(drop))
     }
 
     /// Appends several commits with one synced write. A commit that does not follow its channel's tip is left out, with its

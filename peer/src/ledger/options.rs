@@ -16,15 +16,15 @@ use super::keys::{BLOCKS, INDEX, META};
 
 const MEBIBYTE: usize = 1024 * 1024;
 /// Bound of all write buffers of one ledger together.
-const WRITE_BUFFERS_BYTES_MAX: usize = 24 * MEBIBYTE;
+const WRITE_BUFFERS_BYTES_MAX: usize = 16 * MEBIBYTE;
 /// Write buffer of the blocks; each flush makes one file of about this size.
-const BLOCKS_BUFFER_BYTES: usize = 16 * MEBIBYTE;
+const BLOCKS_BUFFER_BYTES: usize = 8 * MEBIBYTE;
 /// Write buffer of the small column families.
 const SMALL_BUFFER_BYTES: usize = MEBIBYTE;
 /// Cache for the index and the heads.
 const CACHE_BYTES: usize = 4 * MEBIBYTE;
 /// The write-ahead log is cut when it grows past this.
-const LOG_BYTES_MAX: u64 = 48 * 1024 * 1024;
+const LOG_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Files a writer keeps open; a reader keeps all open, since the writer may delete them any time.
 const OPEN_FILES_MAX: i32 = 128;
 /// How often a reader retries when the writer replaced files between listing and reading them.

@@ -1,7 +1,7 @@
 //! The ledger against its promises; what only a killed process can show is in the integration tests.
 
-use std::sync::atomic::Ordering;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -35,7 +35,7 @@ pub struct LedgerLimits {
 
 impl Default for LedgerLimits {
     fn default() -> Self {
-        Self { queue_commits_max: 256, queue_bytes_max: 32 * 1024 * 1024, group_bytes_max: 8 * 1024 * 1024 }
+        Self { queue_commits_max: 256, queue_bytes_max: 16 * 1024 * 1024, group_bytes_max: 4 * 1024 * 1024 }
     }
 }
 

@@ -154,7 +154,11 @@ fn serve(data: &Path, height: u64) -> CancellationToken {
                         ..ChannelStatus::default()
                     };
                     let peer = "peer0".to_owned();
-                    AdminResponse::Status(Box::new(Status { peer, channels: vec![channel], ..Status::default() }))
+                    AdminResponse::Status(Box::new(Status {
+                        peer,
+                        channels: vec![channel],
+                        ..Status::default()
+                    }))
                 }
                 AdminRequest::Join { .. } => AdminResponse::Joined { joined: "asked-the-peer".to_owned() },
             };
@@ -171,6 +175,31 @@ fn wrong_usage_is_exit_code_2_and_help_is_none() {
     }
     assert!(works(&["--help"]).contains("channel"));
     assert!(works(&["--version"]).starts_with("grapevine "));
+}
+
+#[test]
+fn net_init_makes_peers_that_can_join_their_channels() {
+    let directory = TempDir::new().unwrap();
+    let description = directory.path().join("network.yaml");
+    let yaml = "ordering: { organization: OrdererMSP, domain: example.com, orderers: [ { name: orderer, listenAddress: 127.0.0.1:0 } ] }\n\
+        organizations: [ { mspId: Org1MSP, domain: org1.example.com, peers: [ { name: peer0, listenAddress: 127.0.0.1:0 } ] } ]\n\
+        channels: [ { name: trade, organizations: [Org1MSP], anchorPeers: { Org1MSP: [peer0] } } ]\n";
+    std::fs::write(&description, yaml).unwrap();
+    let network = directory.path().join("net");
+    let (description, target) = (description.to_str().unwrap(), network.to_str().unwrap());
+    let said = works(&["net", "init", "--config", description, "--dir", target]);
+    assert!(said.contains("grapevine run --config") && said.contains("trade"), "{said}");
+    let config = network.join("peer0.org1.example.com/peer.yaml");
+    let block = network.join("channels/trade.block");
+    let (config, block) = (config.to_str().unwrap(), block.to_str().unwrap());
+    works(&["channel", "join", "--block", block, "--config", config]);
+    assert!(works(&["channel", "list", "--config", config]).contains("trade    1 "));
+
+    let complaint =
+        fails(&["net", "init", "--config", description, "--dir", directory.path().to_str().unwrap()]);
+    assert!(complaint.contains("not empty"), "{complaint}");
+    let complaint = fails(&["net", "init", "--config", "/no/such.yaml", "--dir", target]);
+    assert!(complaint.contains("/no/such.yaml"), "{complaint}");
 }
 
 #[test]
@@ -204,7 +233,8 @@ fn channels_are_listed_and_described_from_the_files_also_beside_a_writer() {
     let files = Files::new();
     let ledger = files.ledger();
     let genesis = block(0, None, vec![Bytes::from_static(b"genesis")]);
-    let hashes = fill(&ledger, &genesis, vec![vec![Bytes::from_static(b"one")], vec![Bytes::from_static(b"two")]]);
+    let hashes =
+        fill(&ledger, &genesis, vec![vec![Bytes::from_static(b"one")], vec![Bytes::from_static(b"two")]]);
     let config = files.config();
 
     let list = works(&["channel", "list", "--config", &config]);
@@ -298,7 +328,8 @@ fn joining_with_a_wrong_file_names_the_file() {
     assert!(complaint.contains("/no/such.block") && complaint.contains("--block"), "{complaint}");
     let not_a_block = files.path("peer.yaml");
     let not_genesis = files.path("1.block");
-    std::fs::write(&not_genesis, block(1, Some(Digest([1; 32])), vec![Bytes::from_static(b"x")]).encoded()).unwrap();
+    std::fs::write(&not_genesis, block(1, Some(Digest([1; 32])), vec![Bytes::from_static(b"x")]).encoded())
+        .unwrap();
     for file in [not_a_block, not_genesis] {
         let complaint = fails(&["channel", "join", "--block", &file, "--config", &config]);
         assert!(complaint.contains(&file), "{complaint}");
