@@ -131,10 +131,7 @@ impl Network {
         payload: Payload,
     ) -> Result<Submission<'_>, NetworkError> {
         self.channel(channel)?;
-        let orderers = self.orderers();
-        let orderer =
-            orderers.first().ok_or_else(|| NetworkError::State("the network has no orderer".to_owned()))?;
-        let config = self.member(orderer)?.config.to_string_lossy().into_owned();
+        let config = self.submitter(channel)?.to_string_lossy().into_owned();
         let path = match payload.source {
             Source::File(path) => path,
             Source::Bytes(bytes) => {
@@ -161,6 +158,21 @@ impl Network {
         }
         let tool = self.start_orderer_tool(&arguments)?;
         Ok(Submission { tool, network: self, channel: channel.to_owned(), transactions })
+    }
+
+    /// Configuration of an identity that may write to the channel: the client that `net init` makes in the first organisation, or
+    /// the orderer itself in channels of others.
+    fn submitter(&self, channel: &str) -> Result<PathBuf, NetworkError> {
+        let first = self.config().organizations.first().map(|organization| organization.msp_id.as_str());
+        let channels = self.config().channels.iter().find(|known| known.name == channel);
+        if channels
+            .is_some_and(|channel| channel.organizations.iter().any(|member| Some(member.as_str()) == first))
+        {
+            return Ok(self.directory().join("net").join("client.yaml"));
+        }
+        let orderer = self.orderers().first().copied();
+        let orderer = orderer.ok_or_else(|| NetworkError::State("the network has no orderer".to_owned()))?;
+        Ok(self.member(orderer)?.config.clone())
     }
 
     /// Number of transactions of a channel that the orderer has taken from this harness.
