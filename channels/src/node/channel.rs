@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use grapevine_crypto::{Digest, PkiId};
 
-use super::{ChannelSetup, Event, Node, NodeConfig, Output, Penalty, REPLY_BYTES_MAX, Ticket, fork};
+use super::{
+    ChannelSetup, Event, Node, NodeConfig, Output, Penalty, REPLY_BLOCKS_MAX, REPLY_BYTES_MAX, Rejection,
+    Ticket, fork,
+};
 use crate::ChannelId;
 use crate::block::AuthenticBlock;
 use crate::chain::{Chain, Held, Offer};
@@ -177,9 +180,10 @@ impl Node {
         &mut self,
         now: Time,
         ticket: Ticket,
-        result: Result<AuthenticBlock, String>,
+        result: Result<AuthenticBlock, Rejection>,
     ) {
         let Some(entry) = self.verifying.remove(&ticket) else { return };
+        self.verifying_bytes = self.verifying_bytes.saturating_sub(entry.size);
         if let Some(peer) = entry.from.and_then(|peer| self.peers.get_mut(&peer)) {
             peer.verifying = peer.verifying.saturating_sub(1);
         }
@@ -187,7 +191,11 @@ impl Node {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let block = match result {
             Ok(block) => block,
-            Err(reason) => {
+            Err(Rejection::Untimely(_)) => {
+                channel.reconciliation.look_again(now);
+                return self.reconcile(now, &id);
+            }
+            Err(Rejection::Forged(reason)) => {
                 self.counters.blocks_rejected += 1;
                 if let Some(peer) = entry.from {
                     channel.reconciliation.handle_bad_block(now, peer);
@@ -269,7 +277,7 @@ impl Node {
         let (mut blocks, mut refused, mut bytes) = (Vec::new(), Vec::new(), 0usize);
         for number in numbers {
             match channel.chain.held(number) {
-                Some(held) if bytes < REPLY_BYTES_MAX => {
+                Some(held) if bytes < REPLY_BYTES_MAX && blocks.len() < REPLY_BLOCKS_MAX => {
                     if let Held::Memory(block) = &held {
                         bytes = bytes.saturating_add(block.size());
                     }

@@ -18,9 +18,10 @@
 //! only; heights and requests to all members.
 //!
 //! # Bounds
-//! Blocks being verified: [`VERIFYING_PER_PEER_MAX`] a peer (a block over it is dropped and counted; it comes again
-//! by reconciliation); orderer blocks are bounded by the driver, which takes the next only when
-//! one is settled. A request is answered up to [`REPLY_BYTES_MAX`], the rest is refused.
+//! Blocks being verified: [`VERIFYING_PER_PEER_MAX`] a peer and [`VERIFYING_BYTES_MAX`] together (a block over it is dropped
+//! and counted; it comes again by reconciliation); orderer blocks are bounded by the driver, which takes the next only when
+//! one is settled. A request is answered up to [`REPLY_BYTES_MAX`] and [`REPLY_BLOCKS_MAX`], the
+//! rest is refused.
 
 mod channel;
 mod events;
@@ -50,8 +51,12 @@ use peers::Peer;
 
 /// Most blocks of one peer being verified at a time.
 pub const VERIFYING_PER_PEER_MAX: usize = 64;
-/// Most bytes sent for one request.
+/// Bytes being verified, of all peers together, after which further blocks of peers are dropped.
+pub const VERIFYING_BYTES_MAX: usize = 64 << 20;
+/// Most bytes sent from memory for one request.
 pub const REPLY_BYTES_MAX: usize = 16 << 20;
+/// Most blocks sent for one request.
+pub const REPLY_BLOCKS_MAX: usize = 64;
 
 /// How a node behaves.
 #[derive(Debug, Clone)]
@@ -104,6 +109,18 @@ impl Claim {
     fn fits(&self, number: u64, hash: Digest) -> bool {
         self.number == number && self.hash.is_none_or(|claimed| claimed == hash)
     }
+}
+
+/// Why a block is dropped after verification.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// It is not authentic; who sent it is to blame.
+    #[error("{0}")]
+    Forged(String),
+    /// It cannot be judged now: it belongs under a config that is not known yet, or no longer in force. Nobody is to
+    /// blame; it comes again by reconciliation.
+    #[error("{0}")]
+    Untimely(String),
 }
 
 /// Something that happened.
@@ -165,7 +182,7 @@ pub enum Input {
         /// Which.
         ticket: Ticket,
         /// The authentic block, or why it is none.
-        result: Result<AuthenticBlock, String>,
+        result: Result<AuthenticBlock, Rejection>,
     },
     /// Blocks are on disk.
     Committed {
@@ -298,7 +315,7 @@ pub struct NodeCounters {
     pub unlinked_frames: u64,
     /// Blocks received that were known or being verified.
     pub duplicate_blocks: u64,
-    /// Blocks dropped because too many of the peer's were being verified.
+    /// Blocks dropped because too many of the peer's, or too many bytes, were being verified.
     pub verifying_over_bound: u64,
     /// Blocks that did not verify.
     pub blocks_rejected: u64,
@@ -314,6 +331,7 @@ struct Verifying {
     from: Option<PkiId>,
     claim: Option<Claim>,
     pushed: bool,
+    size: usize,
 }
 
 /// The node. See the module's header.
@@ -327,6 +345,7 @@ pub struct Node {
     scopes: BTreeMap<ChannelId, Scope>,
     peers: BTreeMap<PkiId, Peer>,
     verifying: BTreeMap<Ticket, Verifying>,
+    verifying_bytes: usize,
     next_ticket: u64,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
@@ -370,6 +389,7 @@ impl Node {
             scopes: BTreeMap::new(),
             peers: BTreeMap::new(),
             verifying: BTreeMap::new(),
+            verifying_bytes: 0,
             next_ticket: 0,
             rng,
             outputs: VecDeque::new(),

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use grapevine_crypto::{Digest, MspId, PkiId};
 
-use super::{Claim, Event, Node, Output, Penalty, Ticket, VERIFYING_PER_PEER_MAX, Verifying};
+use super::{
+    Claim, Event, Node, Output, Penalty, Ticket, VERIFYING_BYTES_MAX, VERIFYING_PER_PEER_MAX, Verifying,
+};
 use crate::ChannelId;
 use crate::chain::Held;
 use crate::isolation::{LinkChanges, Links};
@@ -114,24 +116,29 @@ impl Node {
 
     pub(super) fn verify_orderer_block(&mut self, channel: ChannelId, body: Bytes) {
         if self.channels.contains_key(&channel) {
-            self.start_verifying(Verifying { channel, from: None, claim: None, pushed: true }, body);
+            let size = body.len();
+            self.start_verifying(Verifying { channel, from: None, claim: None, pushed: true, size }, body);
         }
     }
 
     fn verify(&mut self, channel: ChannelId, peer: PkiId, claim: Claim, pushed: bool, body: Bytes) {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
-        if remote.verifying >= VERIFYING_PER_PEER_MAX {
+        let size = body.len();
+        let crowded =
+            self.verifying_bytes > 0 && self.verifying_bytes.saturating_add(size) > VERIFYING_BYTES_MAX;
+        if crowded || remote.verifying >= VERIFYING_PER_PEER_MAX {
             self.counters.verifying_over_bound += 1;
             return;
         }
         remote.verifying += 1;
-        self.start_verifying(Verifying { channel, from: Some(peer), claim: Some(claim), pushed }, body);
+        self.start_verifying(Verifying { channel, from: Some(peer), claim: Some(claim), pushed, size }, body);
     }
 
     fn start_verifying(&mut self, entry: Verifying, body: Bytes) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let (channel, claim) = (entry.channel.clone(), entry.claim);
+        self.verifying_bytes = self.verifying_bytes.saturating_add(entry.size);
         self.verifying.insert(ticket, entry);
         self.outputs.push_back(Output::Verify { ticket, channel, claim, body });
     }
