@@ -60,7 +60,6 @@ impl Lanes {
                         owner_gone.cancel();
                         return;
                     }
-                    else => return,
                 }
             }
         };

@@ -136,6 +136,7 @@ impl LinkTask {
     /// Nothing can be sent any more, and the swarm closes the connection.
     fn withdraw(&self) {
         self.shared.links.remove(&self.link);
+        self.shared.registry.disconnected(&self.link.peer_id, self.link.connection);
         let _ = self.shared.commands.send(Command::Closing(self.id));
     }
 
@@ -143,10 +144,15 @@ impl LinkTask {
         if let Some(replaced) = self.replaces.take() {
             replaced.done.cancelled().await;
         }
+        let Greeting { identity, session, dialer, remote_address } = greeting;
         if self.link.cancelled.is_cancelled() {
+            // Never reported as connected, but a dial is always answered.
+            if dialer {
+                let reason = self.link.reason.get().cloned().unwrap_or_default();
+                self.shared.dial_failed(remote_address, reason);
+            }
             return;
         }
-        let Greeting { identity, session, dialer, remote_address } = greeting;
         let (peer, connection) = (self.link.peer, self.link.connection);
         let remote_peer_id = self.link.peer_id.to_bytes();
         // Before the event: who hears of the connection may send at once.

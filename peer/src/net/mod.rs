@@ -14,7 +14,9 @@
 //! frames) and bulk (header and body). Each is read and written by a task of its own, so control never
 //! waits behind bulk, neither here nor on the way to the owner.
 //!
-//! **Bounds.** | what | bound | beyond it |
+//! **Bounds.**
+//!
+//! | what | bound | beyond it |
 //! |---|---|---|
 //! | handshake | `handshake_timeout`, 16 KiB each way | refused, counted by reason |
 //! | inbound handshakes | in total and per IP address | refused (`busy`) |
