@@ -1,0 +1,250 @@
+//! Config updates: what administrators signed takes effect, everything else does not, orderers or no orderers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use grapevine_channels::block::AuthenticBlock;
+use grapevine_channels::config::{ChannelConfig, ConfigError};
+use grapevine_channels::config_update::ConfigUpdateError;
+use grapevine_channels::proto::common::{Envelope, HeaderType, SignatureHeader};
+use grapevine_channels::proto::configtx::{
+    ConfigEnvelope, ConfigGroup, ConfigSignature, ConfigUpdate, ConfigUpdateEnvelope, ConfigValue,
+};
+use grapevine_channels::proto::orderer::BatchSize;
+use grapevine_channels::proto::peer::{AnchorPeer, AnchorPeers};
+use grapevine_channels::transaction::{EnvelopeHeader, signed_envelope};
+use grapevine_channels::verify::BlockVerifier;
+use grapevine_crypto::issue::Organization;
+use grapevine_crypto::{Role, Signer};
+use prost::Message as _;
+
+use crate::network::{NOW, Network, VALIDITY, sent};
+use crate::vectors;
+
+fn admin(org: &Organization) -> Signer {
+    org.enrol("Admin", Role::Admin, VALIDITY).unwrap()
+}
+
+/// A tree with `leaf` at the group `path`.
+fn nest(path: &[&str], leaf: ConfigGroup) -> ConfigGroup {
+    path.iter().rev().fold(leaf, |inner, name| {
+        let mut outer = ConfigGroup::default();
+        outer.groups.insert((*name).to_owned(), inner);
+        outer
+    })
+}
+
+/// The group of Org1, for read sets.
+fn org1(group: ConfigGroup) -> ConfigGroup {
+    nest(&["Application", "Org1MSP"], group)
+}
+
+fn with_value(path: &[&str], name: &str, value: ConfigValue) -> ConfigGroup {
+    let mut leaf = ConfigGroup::default();
+    leaf.values.insert(name.to_owned(), value);
+    nest(path, leaf)
+}
+
+fn anchors(host: &str, version: u64) -> ConfigGroup {
+    let anchors = AnchorPeers { anchor_peers: vec![AnchorPeer { host: host.into(), port: 7051 }] };
+    let value = ConfigValue { version, value: anchors.encode_to_vec(), mod_policy: "Admins".into() };
+    with_value(&["Application", "Org1MSP"], "AnchorPeers", value)
+}
+
+/// An envelope of type CONFIG_UPDATE.
+fn update(network: &Network, read_set: ConfigGroup, write_set: ConfigGroup, signers: &[&Signer]) -> Envelope {
+    let update = ConfigUpdate {
+        channel_id: network.channel().to_string(),
+        read_set: Some(read_set),
+        write_set: Some(write_set),
+    };
+    wrap(network, update.encode_to_vec(), signers)
+}
+
+fn wrap(network: &Network, config_update: Vec<u8>, signers: &[&Signer]) -> Envelope {
+    let sign = |signer: &&Signer| {
+        let header =
+            SignatureHeader { creator: signer.serialized().to_vec(), nonce: vec![1; 24] }.encode_to_vec();
+        let signature = signer.sign(&[header.as_slice(), &config_update].concat());
+        ConfigSignature { signature_header: header, signature }
+    };
+    let signatures = signers.iter().map(sign).collect();
+    let data = ConfigUpdateEnvelope { config_update: config_update.clone(), signatures }.encode_to_vec();
+    envelope(network, &network.client, HeaderType::ConfigUpdate, data)
+}
+
+fn envelope(network: &Network, signer: &Signer, header_type: HeaderType, data: Vec<u8>) -> Envelope {
+    let channel = network.channel();
+    let header = EnvelopeHeader {
+        header_type,
+        channel: &channel,
+        nonce: [2; 24],
+        timestamp_seconds: NOW,
+        tls_cert_hash: None,
+    };
+    Envelope::decode(signed_envelope(signer, header, data.into())).unwrap()
+}
+
+/// A config block 1 made and signed by the orderer, whatever it carries.
+fn config_block(network: &Network, config: &ConfigEnvelope) -> AuthenticBlock {
+    let transaction = envelope(network, &network.orderer, HeaderType::Config, config.encode_to_vec());
+    let transactions = vec![Bytes::from(transaction.encode_to_vec())];
+    let block = network.signed_by(&network.orderer, 1, network.genesis.header_hash(), transactions, 1);
+    network.verifier().verify(sent(&block)).unwrap()
+}
+
+fn refused(result: Result<ChannelConfig, ConfigError>) -> ConfigUpdateError {
+    match result.unwrap_err() {
+        ConfigError::Update { source, .. } => source,
+        error => panic!("{error}"),
+    }
+}
+
+#[test]
+fn an_organisation_moves_its_anchor() {
+    let network = Network::new();
+    let config = network.config();
+    let admin1 = admin(&network.org1);
+    let read_set = org1(ConfigGroup::default());
+    let proposed =
+        config.propose_update(&update(&network, read_set, anchors("moved", 1), &[&admin1])).unwrap();
+    let block = config_block(&network, &proposed);
+    assert!(block.is_config());
+    let next = config.next(&block).unwrap();
+    assert_eq!((next.sequence(), next.config_block_number()), (1, 1));
+    assert_eq!(next.application_orgs()[&"Org1MSP".into()].anchor_peers[0].host, "moved");
+    let org2 = &"Org2MSP".into();
+    assert_eq!(next.application_orgs()[org2].anchor_peers, config.application_orgs()[org2].anchor_peers);
+
+    // Blocks after it verify under the new config alone.
+    let later = network.signed_by(&network.orderer, 2, block.hash(), vec![network.transaction(b"x")], 1);
+    assert!(network.verifier().verify(sent(&later)).is_err());
+    assert!(BlockVerifier::new(Arc::new(next)).verify(sent(&later)).is_ok());
+}
+
+#[test]
+fn others_may_not() {
+    let network = Network::new();
+    let config = network.config();
+    let (admin2, peer) = (admin(&network.org2), network.org1.enrol("peer0", Role::Peer, VALIDITY).unwrap());
+    for signers in [&[][..], &[&admin2], &[&peer, &network.client, &network.orderer]] {
+        let update = update(&network, org1(ConfigGroup::default()), anchors("x", 1), signers);
+        let refused = config.propose_update(&update);
+        assert!(matches!(refused, Err(ConfigUpdateError::Unauthorized { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn thresholds_count_organisations() {
+    let network = Network::new();
+    let config = network.config();
+    let mut group = config.config().channel_group.as_ref().unwrap().groups["Application"].clone();
+    group.version = 1;
+    group.groups.remove("Org2MSP");
+    let removal = nest(&["Application"], group);
+    let (admin1, admin2) = (admin(&network.org1), admin(&network.org2));
+    let read_set = nest(&["Application"], {
+        let existing = &config.config().channel_group.as_ref().unwrap().groups["Application"];
+        ConfigGroup { mod_policy: String::new(), ..existing.clone() }
+    });
+    let propose = |signers: &[&Signer]| {
+        config.propose_update(&update(&network, read_set.clone(), removal.clone(), signers))
+    };
+    assert!(matches!(propose(&[&admin1]), Err(ConfigUpdateError::Unauthorized { .. })));
+    assert!(matches!(propose(&[&admin1, &admin1]), Err(ConfigUpdateError::Unauthorized { .. })));
+    let next = config.next(&config_block(&network, &propose(&[&admin1, &admin2]).unwrap())).unwrap();
+    assert_eq!(next.application_orgs().len(), 1);
+    assert!(matches!(
+        next.identify(admin2.serialized()),
+        Err(grapevine_channels::config::MemberError::UnknownMsp(_))
+    ));
+}
+
+#[test]
+fn versions_and_read_sets() {
+    let network = Network::new();
+    let config = network.config();
+    let admin1 = admin(&network.org1);
+    let propose = |read_set, write_set| {
+        config.propose_update(&update(&network, read_set, write_set, &[&admin1])).unwrap_err()
+    };
+    let none = ConfigGroup::default;
+    let error = propose(org1(none()), anchors("x", 2));
+    assert!(matches!(error, ConfigUpdateError::Version { written: 2, expected: 1, .. }), "{error}");
+    let stale = org1(ConfigGroup { version: 3, ..none() });
+    let error = propose(stale, anchors("x", 1));
+    assert!(matches!(error, ConfigUpdateError::ReadSet { read: 3, version: Some(0), .. }), "{error}");
+    let missing = nest(&["Application", "Org9MSP"], none());
+    let error = propose(missing, anchors("x", 1));
+    assert!(matches!(error, ConfigUpdateError::ReadSet { version: None, .. }), "{error}");
+    assert_eq!(propose(anchors("x", 0), anchors("x", 0)), ConfigUpdateError::Empty);
+    let value = ConfigValue { version: 1, value: Vec::new(), mod_policy: String::new() };
+    let error = propose(org1(none()), with_value(&["Application", "Org1MSP"], "AnchorPeers", value));
+    assert!(matches!(error, ConfigUpdateError::ModPolicy { .. }), "{error}");
+    let deep = nest(&["a", "b", "c", "d", "e"], none());
+    assert!(matches!(propose(none(), deep), ConfigUpdateError::TooDeep(_)));
+    assert!(matches!(propose(none(), nest(&["a b"], none())), ConfigUpdateError::Name(_)));
+}
+
+#[test]
+fn a_result_that_cannot_be_used_is_not_proposed() {
+    let network = Network::new();
+    let batch_size = BatchSize { max_message_count: 0, absolute_max_bytes: 1, preferred_max_bytes: 1 };
+    let value = ConfigValue { version: 1, value: batch_size.encode_to_vec(), mod_policy: "Admins".into() };
+    let update = update(
+        &network,
+        nest(&["Orderer"], ConfigGroup::default()),
+        with_value(&["Orderer"], "BatchSize", value),
+        &[&admin(&network.orderer_org)],
+    );
+    let refused = network.config().propose_update(&update);
+    assert!(matches!(refused, Err(ConfigUpdateError::Unusable(_))), "{refused:?}");
+}
+
+/// Orderers alone cannot change a channel: the block is authentic, its config is not accepted.
+#[test]
+fn an_orderer_cannot_make_up_a_config() {
+    let network = Network::new();
+    let config = network.config();
+    let admin1 = admin(&network.org1);
+    let read_set = org1(ConfigGroup::default());
+    let honest = config.propose_update(&update(&network, read_set, anchors("moved", 1), &[&admin1])).unwrap();
+
+    let mut without_update = honest.clone();
+    without_update.last_update = None;
+    assert!(matches!(
+        refused(config.next(&config_block(&network, &without_update))),
+        ConfigUpdateError::Decode(_)
+    ));
+
+    let mut more = honest.clone();
+    let root = more.config.as_mut().unwrap().channel_group.as_mut().unwrap();
+    root.groups.get_mut("Application").unwrap().groups.remove("Org2MSP");
+    assert_eq!(refused(config.next(&config_block(&network, &more))), ConfigUpdateError::OtherResult);
+
+    let mut skipped = honest.clone();
+    skipped.config.as_mut().unwrap().sequence = 2;
+    let expected = ConfigUpdateError::Sequence { expected: 1, actual: 2 };
+    assert_eq!(refused(config.next(&config_block(&network, &skipped))), expected);
+
+    let mut other_type = honest.clone();
+    other_type.last_update = Some(envelope(&network, &admin1, HeaderType::Message, Vec::new()));
+    let error = refused(config.next(&config_block(&network, &other_type)));
+    assert_eq!(error, ConfigUpdateError::NotAnUpdate(0));
+
+    let elsewhere = ConfigUpdate { channel_id: "audit".into(), ..ConfigUpdate::default() };
+    let mut other_channel = honest;
+    other_channel.last_update = Some(wrap(&network, elsewhere.encode_to_vec(), &[&admin1]));
+    let error = refused(config.next(&config_block(&network, &other_channel)));
+    assert_eq!(error, ConfigUpdateError::OtherChannel("audit".into()));
+}
+
+#[test]
+fn replayed_config_blocks_are_refused() {
+    vectors::walk("ecdsa", |verifier, _, authentic| {
+        if authentic.is_config() {
+            let next = verifier.config().next(authentic).unwrap();
+            assert!(matches!(refused(next.next(authentic)), ConfigUpdateError::NotLater(_)));
+        }
+    });
+}

@@ -1,0 +1,13 @@
+//! The data model against chains made by Fabric's own orderers, and against everything a hostile peer may send.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod blocks;
+mod chain_flips;
+mod config_updates;
+mod configs;
+mod forgeries;
+mod genesis_blocks;
+mod network;
+mod policies;
+mod transactions;
+mod vectors;
