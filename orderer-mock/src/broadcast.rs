@@ -39,7 +39,10 @@ pub async fn process(registry: &Registry, envelope: Envelope, now: i64) -> Broad
 async fn accept(registry: &Registry, envelope: Envelope, now: i64) -> Result<(), Refusal> {
     let request = Request::parse(&envelope)?;
     let unknown = || {
-        Refusal::new(Status::NotFound, format!("there is no channel {:?} here", request.channel_header.channel_id))
+        Refusal::new(
+            Status::NotFound,
+            format!("there is no channel {:?} here", request.channel_header.channel_id),
+        )
     };
     let chain = request.channel().and_then(|channel| registry.chain(&channel)).ok_or_else(unknown)?;
     match HeaderType::try_from(request.channel_header.r#type) {
@@ -48,20 +51,26 @@ async fn accept(registry: &Registry, envelope: Envelope, now: i64) -> Result<(),
             return Err(Refusal::new(Status::NotImplemented, info));
         }
         Ok(HeaderType::Config | HeaderType::OrdererTransaction) => {
-            return Err(Refusal::new(Status::BadRequest, "only the ordering service makes config transactions"));
+            return Err(Refusal::new(
+                Status::BadRequest,
+                "only the ordering service makes config transactions",
+            ));
         }
         _ => {}
     }
     let size_bytes = envelope.payload.len().saturating_add(envelope.signature.len());
     let bytes_max = chain.limits().absolute_max_bytes;
     if size_bytes > bytes_max {
-        let info = format!("the transaction has {size_bytes} bytes, channel {} allows {bytes_max}", chain.channel());
+        let info =
+            format!("the transaction has {size_bytes} bytes, channel {} allows {bytes_max}", chain.channel());
         return Err(Refusal::new(Status::RequestEntityTooLarge, info));
     }
     let signed = request.signed_data()?;
     authorise(&chain.config(), "/Channel/Writers", &signed, now)?;
     // Encoding anew makes the transaction canonical: unknown and repeated fields of the request are gone.
     let encoded = envelope.encode_to_vec().into();
-    let stopped = |_| Refusal::new(Status::ServiceUnavailable, "the channel takes no transactions now; try again later");
+    let stopped = |_| {
+        Refusal::new(Status::ServiceUnavailable, "the channel takes no transactions now; try again later")
+    };
     chain.order(encoded, size_bytes).await.map_err(stopped)
 }

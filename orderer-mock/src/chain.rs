@@ -40,7 +40,9 @@ pub const QUEUE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     /// The genesis file is no block.
-    #[error("the genesis block is not a block: {0}; make it with `grapevine net init` or Fabric's configtxgen")]
+    #[error(
+        "the genesis block is not a block: {0}; make it with `grapevine net init` or Fabric's configtxgen"
+    )]
     Genesis(#[source] grapevine_channels::block::BlockError),
     /// The genesis file is a block of a running chain.
     #[error("the genesis block has number {0}; give the channel's block 0")]
@@ -201,7 +203,11 @@ fn limits(config: &ChannelConfig, overrides: &BatchOverrides) -> BatchLimits {
     let absolute_max_bytes = whole(size.absolute_max_bytes);
     let at_most = |wanted: Option<usize>, otherwise: u32| match wanted {
         Some(bytes) if bytes > absolute_max_bytes => {
-            tracing::warn!(bytes, absolute_max_bytes, "a batch override is above what the channel allows; lowered");
+            tracing::warn!(
+                bytes,
+                absolute_max_bytes,
+                "a batch override is above what the channel allows; lowered"
+            );
             absolute_max_bytes
         }
         Some(bytes) => bytes,

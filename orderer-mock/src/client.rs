@@ -75,7 +75,8 @@ pub async fn connect(options: &ClientOptions) -> Result<AtomicBroadcastClient<Ch
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .tcp_nodelay(true);
     if let Some(tls) = &options.tls {
-        endpoint = endpoint.tls_config(tls_config(tls)).map_err(|error| ConnectError::Tls(chain_of(&error)))?;
+        endpoint =
+            endpoint.tls_config(tls_config(tls)).map_err(|error| ConnectError::Tls(chain_of(&error)))?;
     }
     let channel = endpoint
         .connect()

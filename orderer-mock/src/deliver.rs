@@ -88,7 +88,10 @@ impl From<Refusal> for End {
 
 impl DeliverSession {
     /// Serves the stream to its end. Cancel safe: may be dropped at any point.
-    pub async fn serve(self, mut requests: impl Stream<Item = Result<Envelope, tonic::Status>> + Unpin + Send) {
+    pub async fn serve(
+        self,
+        mut requests: impl Stream<Item = Result<Envelope, tonic::Status>> + Unpin + Send,
+    ) {
         loop {
             let envelope = tokio::select! {
                 request = requests.next() => match request {
@@ -119,7 +122,8 @@ impl DeliverSession {
         self.check_binding(&request)?;
         let name = &request.channel_header.channel_id;
         let unknown = || Refusal::new(Status::NotFound, format!("there is no channel {name:?} here"));
-        let chain = request.channel().and_then(|channel| self.rules.registry.chain(&channel)).ok_or_else(unknown)?;
+        let chain =
+            request.channel().and_then(|channel| self.rules.registry.chain(&channel)).ok_or_else(unknown)?;
         let seek = SeekInfo::decode(request.data.clone())
             .map_err(|error| Refusal::new(Status::BadRequest, format!("malformed seek: {error}")))?;
         let state = chain.state();
@@ -133,7 +137,8 @@ impl DeliverSession {
 
     fn check_time(&self, request: &Request) -> Result<(), Refusal> {
         let bad = |info: &str| Refusal::new(Status::BadRequest, info);
-        let timestamp = request.channel_header.timestamp.ok_or_else(|| bad("the channel header has no timestamp"))?;
+        let timestamp =
+            request.channel_header.timestamp.ok_or_else(|| bad("the channel header has no timestamp"))?;
         if unix_seconds().abs_diff(timestamp.seconds) > self.rules.time_window.as_secs() {
             return Err(bad("the timestamp is too far from this orderer's time; set the clocks right"));
         }
@@ -170,7 +175,12 @@ impl DeliverSession {
     }
 
     /// Waits until block `number` exists.
-    async fn wait(&self, state: &mut watch::Receiver<ChainState>, seek: &SeekInfo, number: u64) -> Result<(), End> {
+    async fn wait(
+        &self,
+        state: &mut watch::Receiver<ChainState>,
+        seek: &SeekInfo,
+        number: u64,
+    ) -> Result<(), End> {
         let stopping = || Refusal::new(Status::ServiceUnavailable, "the orderer is stopping");
         loop {
             let now = *state.borrow_and_update();
@@ -182,7 +192,9 @@ impl DeliverSession {
                 return Ok(());
             }
             if seek.behavior() == SeekBehavior::FailIfNotReady {
-                return Err(Refusal::new(Status::NotFound, format!("block {number} does not exist yet")).into());
+                return Err(
+                    Refusal::new(Status::NotFound, format!("block {number} does not exist yet")).into()
+                );
             }
             tokio::select! {
                 changed = state.changed() => changed.map_err(|_| stopping())?,
@@ -206,7 +218,10 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 /// A disk failure stops strict readers, as Fabric's consenter errors do.
 fn check_health(state: ChainState, seek: &SeekInfo) -> Result<(), Refusal> {
     if state.failed && seek.error_response() == SeekErrorResponse::Strict {
-        return Err(Refusal::new(Status::ServiceUnavailable, "the channel's disk failed; see the orderer's log"));
+        return Err(Refusal::new(
+            Status::ServiceUnavailable,
+            "the channel's disk failed; see the orderer's log",
+        ));
     }
     Ok(())
 }
@@ -222,7 +237,8 @@ impl Access {
     fn grant(chain: &Chain, signed: SignedData) -> Result<Self, Refusal> {
         let config = chain.config();
         authorise(&config, "/Channel/Readers", &signed, unix_seconds())?;
-        let expires = config.identify(&signed.identity).map_or(i64::MIN, |identity| identity.certificate().not_after());
+        let expires =
+            config.identify(&signed.identity).map_or(i64::MIN, |identity| identity.certificate().not_after());
         Ok(Self { signed, config_sequence: config.sequence(), expires })
     }
 
@@ -234,7 +250,10 @@ impl Access {
             self.config_sequence = config.sequence();
         }
         if now > self.expires {
-            return Err(Refusal::new(Status::Forbidden, "the session expired with the signer's certificate; renew it"));
+            return Err(Refusal::new(
+                Status::Forbidden,
+                "the session expired with the signer's certificate; renew it",
+            ));
         }
         Ok(())
     }
@@ -275,8 +294,10 @@ struct HeaderAndMetadata {
 
 /// Removes the data of a block, except of a config block, whose data a header reader needs to follow the orderer set.
 fn without_data(block: Bytes) -> Result<Bytes, Refusal> {
-    let damaged = |error: String| Refusal::new(Status::InternalServerError, format!("damaged block: {error}"));
-    let parsed = Block::decode(block.clone(), MESSAGE_BYTES_MAX).map_err(|error| damaged(error.to_string()))?;
+    let damaged =
+        |error: String| Refusal::new(Status::InternalServerError, format!("damaged block: {error}"));
+    let parsed =
+        Block::decode(block.clone(), MESSAGE_BYTES_MAX).map_err(|error| damaged(error.to_string()))?;
     if parsed.is_config() {
         return Ok(block);
     }

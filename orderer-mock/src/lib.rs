@@ -26,4 +26,6 @@ pub mod server;
 pub mod service;
 pub mod store;
 pub mod submit;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod writer;

@@ -155,7 +155,8 @@ fn server_options(config: &OrdererConfig) -> Result<ServerOptions> {
 }
 
 fn batch_overrides(config: &BatchConfig) -> BatchOverrides {
-    let bytes = |size: Option<ByteSize>| size.map(|size| usize::try_from(size.as_bytes()).unwrap_or(usize::MAX));
+    let bytes =
+        |size: Option<ByteSize>| size.map(|size| usize::try_from(size.as_bytes()).unwrap_or(usize::MAX));
     BatchOverrides {
         timeout: config.timeout.map(Period::as_duration),
         max_message_count: config.max_message_count.map(|count| usize::try_from(count).unwrap_or(usize::MAX)),

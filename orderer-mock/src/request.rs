@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::config::ChannelConfig;
-use grapevine_channels::proto::common::{ChannelHeader, Envelope, Header, Payload, SignatureHeader, Status};
 use grapevine_channels::policy::SignedData;
+use grapevine_channels::proto::common::{ChannelHeader, Envelope, Header, Payload, SignatureHeader, Status};
 use prost::Message;
 
 /// A request that is not served: the status to answer and why, in words for the client.
@@ -89,11 +89,12 @@ impl Request {
 pub fn authorise(config: &ChannelConfig, policy: &str, signed: &SignedData, now: i64) -> Result<(), Refusal> {
     let forbidden = |info: String| Refusal::new(Status::Forbidden, info);
     let channel = config.channel_id();
-    config
-        .evaluate(policy, std::slice::from_ref(signed))
-        .map_err(|error| forbidden(format!("the signer does not satisfy {policy} of channel {channel}: {error}")))?;
-    let identity =
-        config.identify(&signed.identity).map_err(|error| forbidden(format!("the signer is not a member: {error}")))?;
+    config.evaluate(policy, std::slice::from_ref(signed)).map_err(|error| {
+        forbidden(format!("the signer does not satisfy {policy} of channel {channel}: {error}"))
+    })?;
+    let identity = config
+        .identify(&signed.identity)
+        .map_err(|error| forbidden(format!("the signer is not a member: {error}")))?;
     if identity.expired_at(now) {
         return Err(forbidden("the signer's certificate has expired; renew it".into()));
     }

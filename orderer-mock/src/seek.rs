@@ -35,7 +35,9 @@ pub fn range(seek: &SeekInfo, height: u64) -> Result<RangeInclusive<u64>, Refusa
         Type::Oldest(_) => first,
         Type::Newest(_) if tip < first => u64::MAX,
         Type::Newest(_) => tip,
-        Type::Specified(position) if position.number < first => return Err(bad("the seek stops before it starts")),
+        Type::Specified(position) if position.number < first => {
+            return Err(bad("the seek stops before it starts"));
+        }
         Type::Specified(position) => position.number,
         Type::NextCommit(_) => return Err(bad("\"next commit\" is a start, not a stop")),
     };

@@ -47,7 +47,10 @@ pub struct ServerTls {
 
 impl std::fmt::Debug for ServerTls {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ServerTls").field("client_roots", &self.client_roots.is_some()).finish_non_exhaustive()
+        formatter
+            .debug_struct("ServerTls")
+            .field("client_roots", &self.client_roots.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -77,7 +80,9 @@ pub enum ServerError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// The listener.
-    #[error("cannot listen on {address}: {source}; stop the process that uses it or choose another General.ListenAddress and ListenPort")]
+    #[error(
+        "cannot listen on {address}: {source}; stop the process that uses it or choose another General.ListenAddress and ListenPort"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -113,14 +118,20 @@ impl RunningServer {
             .tcp_nodelay(true);
         let binding_required = options.tls.as_ref().is_some_and(|tls| tls.client_roots.is_some());
         if let Some(tls) = options.tls {
-            server = server.tls_config(tls_config(tls)).map_err(|error| ServerError::Tls(chain_of(&error)))?;
+            server =
+                server.tls_config(tls_config(tls)).map_err(|error| ServerError::Tls(chain_of(&error)))?;
         }
         let address = options.listen;
         let listen_error = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let (registry, chains) =
-            Registry::open(&options.location, &options.genesis_files, &options.signer, options.batch, &close)?;
+        let (registry, chains) = Registry::open(
+            &options.location,
+            &options.genesis_files,
+            &options.signer,
+            options.batch,
+            &close,
+        )?;
         let registry = Arc::new(registry);
         let rules = DeliverRules {
             registry: registry.clone(),
@@ -132,10 +143,9 @@ impl RunningServer {
         let service = AtomicBroadcastServer::new(OrdererService::new(rules, streams.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let serving = server.add_service(service).serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
-            stop.clone().cancelled_owned(),
-        );
+        let serving = server
+            .add_service(service)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         tracing::info!("listening on {address}");
         let server = tokio::spawn(serving);
         Ok(Self { address, registry, stop, close, streams, server, chains })
@@ -166,7 +176,9 @@ impl RunningServer {
         self.close.cancel();
         let written = futures::future::join_all(self.chains.drain(..));
         if tokio::time::timeout(STOP_TIMEOUT, written).await.is_err() {
-            tracing::error!("stopped before the last block was written; some accepted transactions may be lost");
+            tracing::error!(
+                "stopped before the last block was written; some accepted transactions may be lost"
+            );
         }
     }
 }
@@ -195,7 +207,10 @@ pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         source = cause.source();
     }
     text

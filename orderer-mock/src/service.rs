@@ -54,13 +54,13 @@ type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + S
 
 #[tonic::async_trait]
 impl AtomicBroadcast for OrdererService {
-    type broadcastStream = ResponseStream<BroadcastResponse>;
-    type deliverStream = ResponseStream<DeliverResponse>;
+    type BroadcastStream = ResponseStream<BroadcastResponse>;
+    type DeliverStream = ResponseStream<DeliverResponse>;
 
     async fn broadcast(
         &self,
         request: Request<Streaming<Envelope>>,
-    ) -> Result<Response<Self::broadcastStream>, tonic::Status> {
+    ) -> Result<Response<Self::BroadcastStream>, tonic::Status> {
         let permit = admit(&self.broadcasts)?;
         let (sender, receiver) = mpsc::channel(BROADCAST_ANSWERS_MAX);
         let (registry, stop) = (self.rules.registry.clone(), self.rules.stop.clone());
@@ -74,7 +74,7 @@ impl AtomicBroadcast for OrdererService {
     async fn deliver(
         &self,
         request: Request<Streaming<Envelope>>,
-    ) -> Result<Response<Self::deliverStream>, tonic::Status> {
+    ) -> Result<Response<Self::DeliverStream>, tonic::Status> {
         let permit = admit(&self.deliveries)?;
         let (sender, receiver) = mpsc::channel(RESPONSES_QUEUED_MAX);
         let client_certificate = client_certificate(&request);
@@ -90,7 +90,9 @@ impl AtomicBroadcast for OrdererService {
 fn admit(streams: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, tonic::Status> {
     streams.clone().try_acquire_owned().map_err(|_| {
         tracing::warn!(streams_max = STREAMS_MAX, "too many streams are open; refusing one");
-        tonic::Status::resource_exhausted(format!("{STREAMS_MAX} streams are open; close some or try again later"))
+        tonic::Status::resource_exhausted(format!(
+            "{STREAMS_MAX} streams are open; close some or try again later"
+        ))
     })
 }
 

@@ -119,7 +119,11 @@ impl BlockStore {
         let stored = decode(&reader, 0)?.header_hash();
         let configured = genesis.header_hash();
         if stored != configured {
-            return Err(StoreError::OtherGenesis { path: reader.directory.to_path_buf(), stored, configured });
+            return Err(StoreError::OtherGenesis {
+                path: reader.directory.to_path_buf(),
+                stored,
+                configured,
+            });
         }
         let last_config = tip.last_config_index().unwrap_or(0);
         Ok(Self { reader, height, tip_hash: tip.header_hash(), last_config })
@@ -146,7 +150,13 @@ impl BlockStore {
     }
 
     /// Writes block `number`, `encoded` as a marshalled `common.Block` whose header hashes to `hash`, and syncs it.
-    pub fn append(&mut self, number: u64, hash: Digest, is_config: bool, encoded: Bytes) -> Result<(), StoreError> {
+    pub fn append(
+        &mut self,
+        number: u64,
+        hash: Digest,
+        is_config: bool,
+        encoded: Bytes,
+    ) -> Result<(), StoreError> {
         if number != self.height {
             return Err(StoreError::NotNext { number, height: self.height });
         }
@@ -240,9 +250,10 @@ fn clean_and_count(directory: &Path) -> Result<u64, StoreError> {
         }
     }
     match last {
-        Some((highest, path)) if highest.saturating_add(1) != count => {
-            Err(StoreError::Damaged { path, reason: format!("it is block {highest}, but there are only {count} blocks") })
-        }
+        Some((highest, path)) if highest.saturating_add(1) != count => Err(StoreError::Damaged {
+            path,
+            reason: format!("it is block {highest}, but there are only {count} blocks"),
+        }),
         _ => Ok(count),
     }
 }

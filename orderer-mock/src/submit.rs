@@ -79,7 +79,9 @@ pub enum SubmitError {
     #[error("{0}; start it, check the address, or allow more time with --wait")]
     Connect(#[from] ConnectError),
     /// A transaction was refused; those after it were not ordered.
-    #[error("the orderer refused transaction {number} with status {status}: {info}; {accepted} were accepted before it")]
+    #[error(
+        "the orderer refused transaction {number} with status {status}: {info}; {accepted} were accepted before it"
+    )]
     Refused {
         /// Which one, counted from 1.
         number: u64,
@@ -91,7 +93,9 @@ pub enum SubmitError {
         accepted: u64,
     },
     /// The stream broke before everything was answered.
-    #[error("the stream to the orderer broke after {accepted} accepted transactions: {reason}; later ones may or may not be ordered")]
+    #[error(
+        "the stream to the orderer broke after {accepted} accepted transactions: {reason}; later ones may or may not be ordered"
+    )]
     Broken {
         /// How many were accepted.
         accepted: u64,
@@ -125,7 +129,8 @@ pub async fn submit(options: SubmitOptions, signer: Arc<Signer>) -> Result<Submi
     let (path, cutting) = (options.file.clone(), options.cutting);
     let runtime = tokio::runtime::Handle::current();
     // Reading and signing block; a dropped receiver ends the thread.
-    let produced = tokio::task::spawn_blocking(move || producer.run(BufReader::new(file), cutting, &path, &runtime));
+    let produced =
+        tokio::task::spawn_blocking(move || producer.run(BufReader::new(file), cutting, &path, &runtime));
     let mut total = Submitted::default();
     let broken = |accepted, reason: String| SubmitError::Broken { accepted, reason };
     let response = client.broadcast(ReceiverStream::new(stream)).await;
@@ -133,7 +138,8 @@ pub async fn submit(options: SubmitOptions, signer: Arc<Signer>) -> Result<Submi
     loop {
         let Some(transaction) = answered.recv().await else { break };
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, responses.message()).await;
-        let silent = || broken(total.transactions, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
+        let silent =
+            || broken(total.transactions, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
         let response = answer.map_err(|_| silent())?;
         let response = response.map_err(|status| broken(total.transactions, status.to_string()))?;
         let ended = || broken(total.transactions, "the orderer ended it".into());
@@ -145,7 +151,11 @@ pub async fn submit(options: SubmitOptions, signer: Arc<Signer>) -> Result<Submi
     }
 }
 
-fn count(response: BroadcastResponse, transaction: &InFlight, total: &mut Submitted) -> Result<(), SubmitError> {
+fn count(
+    response: BroadcastResponse,
+    transaction: &InFlight,
+    total: &mut Submitted,
+) -> Result<(), SubmitError> {
     let number = total.transactions.saturating_add(1);
     if response.status != i32::from(Status::Success) {
         let BroadcastResponse { status, info } = response;
@@ -197,13 +207,8 @@ impl Producer {
     ) -> Result<(), SubmitError> {
         for payload in payloads(input, cutting, MESSAGE_BYTES_MAX) {
             let payload = payload.map_err(|source| SubmitError::File { path: path.into(), source })?;
-            let encoded = endorser_transaction(
-                &self.signer,
-                &self.channel,
-                &payload,
-                rand::random(),
-                unix_seconds(),
-            );
+            let encoded =
+                endorser_transaction(&self.signer, &self.channel, &payload, rand::random(), unix_seconds());
             let payload_bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX);
             // Our own encoding always parses.
             let Ok(envelope) = Envelope::decode(encoded) else { continue };
