@@ -116,14 +116,18 @@ impl<'a> Fields<'a> {
                 return Err(self.error());
             }
             match tag.value & 7 {
-                0 => drop(self.varint()?),
+                0 => {
+                    self.varint()?;
+                }
                 1 => self.skip(8)?,
                 2 => {
                     let length = self.varint()?;
                     self.skip(length.value)?;
                 }
                 3 if open.len() < GROUP_DEPTH_MAX => open.push(member),
-                4 if member == innermost => drop(open.pop()),
+                4 if member == innermost => {
+                    open.pop();
+                }
                 5 => self.skip(4)?,
                 _ => return Err(self.error()),
             }

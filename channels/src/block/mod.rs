@@ -219,6 +219,11 @@ impl Block {
         encode::encoded_length(self)
     }
 
+    /// Whether the block's parts are slices of these very bytes.
+    fn is_decoded_from(&self, bytes: &Bytes) -> bool {
+        self.inner.source.as_ptr_range() == bytes.as_ptr_range()
+    }
+
     /// The same header and data with another slot 0.
     pub(crate) fn with_signatures_metadata(&self, signatures_metadata: Bytes) -> Self {
         if signatures_metadata == self.inner.signatures_metadata {

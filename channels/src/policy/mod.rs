@@ -62,7 +62,7 @@ pub enum Policy {
         /// How many must hold.
         threshold: usize,
         /// The policies.
-        policies: Vec<Arc<Policy>>,
+        policies: Vec<Arc<Self>>,
     },
     /// Never satisfied: what stands in for a missing policy.
     Reject,
@@ -81,7 +81,7 @@ enum Rule {
     SignedBy(usize),
     AtLeast {
         count: i32,
-        rules: Vec<Rule>,
+        rules: Vec<Self>,
     },
 }
 

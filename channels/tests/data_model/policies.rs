@@ -19,7 +19,7 @@ type TestIdentity = BTreeSet<u8>;
 #[derive(Debug, Clone)]
 enum Tree {
     Leaf(u8),
-    Threshold(i32, Vec<Tree>),
+    Threshold(i32, Vec<Self>),
 }
 
 fn tree() -> impl Strategy<Value = Tree> {

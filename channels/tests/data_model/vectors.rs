@@ -115,6 +115,9 @@ fn what_is_kept_is_canonical_and_reads_back() {
             // Encoding what was decoded from the canonical form copies nothing.
             assert_eq!(again.encode().as_ptr(), authentic.encoded().as_ptr());
             assert_eq!(again.signatures_metadata(), block.signatures_metadata());
+            // The block that is kept holds no second buffer alive.
+            let kept = authentic.encoded().as_ptr_range();
+            assert!(authentic.block().transactions().iter().all(|slice| kept.contains(&slice.as_ptr())));
             assert_eq!(verifier.verify(again).unwrap().encoded(), authentic.encoded());
             assert_eq!(AuthenticBlock::stored(authentic.encoded().clone()).unwrap(), *authentic);
         });
