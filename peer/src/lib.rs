@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod deliver;
 pub mod driver;
 pub mod ledger;
 pub mod net;

@@ -1,12 +1,172 @@
-//! Runs a peer.
+//! The running peer: a thin driver around [`grapevine_channels::node::Node`].
+//!
+//! One task, the core, owns the node. It takes what the transport, the ledger thread, the verifiers, the orderers' streams,
+//! the admin socket and the clock bring, feeds it to the node, and carries out what the node wants. No protocol decision is
+//! taken here. Nothing in the core waits for disk or network: sends go to bounded queues, blocks to the ledger thread,
+//! verification to a pool.
+//!
+//! ```text
+//!  orderer ──deliver──▶ orderer ─┐                        ┌─▶ verifier pool ─┐
+//!  peers ────net───────▶ events ─┼─▶ core (node) ─outputs─┼─▶ ledger thread ─┼─▶ back to the core
+//!  operator ─admin─────▶ calls ──┘                        └─▶ net, reader ───┘
+//! ```
+//!
+//! # When something fails
+//! A ledger that cannot write ends the process: what is on disk is no longer certain. A config block that cannot be used stops
+//! its channel and says why; the other channels go on. A peer that misbehaves is disconnected and kept out for a
+//! while. SIGTERM and Ctrl-C hand leadership over, finish what the ledger has taken, and end in seconds.
 
+mod core;
+mod limits;
+mod orderer;
+mod reader;
+mod settings;
+mod status;
+mod trust;
+mod verifier;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use grapevine_channels::node::{Node, Start};
+use grapevine_channels::time::Time;
 use grapevine_configs::PeerConfig;
+use grapevine_crypto::{LocalMsp, MspId, Role};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-/// Runs the peer described by `config` until it is told to stop.
+use self::core::{Core, Feeds};
+use crate::admin::AdminServer;
+use crate::ledger::{self, Ledger, LedgerLimits, LedgerThread};
+use crate::net::Net;
+
+/// Where the persisted counter of starts stands in the ledger.
+pub(crate) const INCARNATION_KEY: &[u8] = b"incarnation";
+/// Days before the end of the own certificate at which a start warns.
+const EXPIRY_WARNING_DAYS: i64 = 30;
+
+/// Runs the peer described by `config` until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// Whatever keeps the peer from running, in words for the operator.
-#[expect(clippy::unused_async, reason = "the signature is what the command line calls")]
 pub async fn run(config: PeerConfig) -> anyhow::Result<()> {
-    anyhow::bail!("peer {} cannot run: this build has no driver", config.peer.id)
+    let local = local_identity(&config)?;
+    let data = &config.peer.file_system_path;
+    std::fs::create_dir_all(data)
+        .with_context(|| format!("cannot create peer.fileSystemPath {}", data.display()))?;
+    let ledger = Ledger::open(data.join(ledger::DIRECTORY))?;
+    let admin = AdminServer::bind(data)?;
+    let incarnation = next_incarnation(&ledger)?;
+    let trust = Arc::new(trust::Trust::new(local));
+    let limits = Arc::new(limits::Limits::default());
+    let own = trust::credential(trust.signer().identity());
+    warn_of_expiry(&trust);
+
+    let (net, net_events) =
+        Net::start(settings::net(&config), trust.signer().clone(), trust.clone(), limits.clone())?;
+    let started = Instant::now();
+    let node = Node::new(
+        settings::node(&config, net.listen_address())?,
+        Start {
+            own: own.clone(),
+            peer_id: net.local_peer_id(),
+            incarnation,
+            wall_start: trust.wall_start(),
+            seed: rand::random(),
+        },
+        Box::new(trust::TrustAuthority(trust.clone())),
+        Time::ZERO,
+    );
+    let (ledger_thread, ledger_reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default())?;
+    let (verifier, verdicts) = verifier::Verifier::new();
+    let (orderers, orderer_news) = orderer::Orderers::new(&config, trust.signer().clone())?;
+    let (readings, not_sent) = reader::spawn(ledger.clone(), net.clone());
+    let (calls, admin_calls) = mpsc::channel(8);
+    let stop_admin = CancellationToken::new();
+    let serving = tokio::spawn(admin.serve(calls, stop_admin.clone()));
+
+    let mut core = Core {
+        config,
+        node,
+        started,
+        trust,
+        limits,
+        ledger,
+        ledger_thread,
+        net: net.clone(),
+        verifier,
+        orderers,
+        readings,
+        config_blocks: BTreeMap::new(),
+        connected: BTreeMap::new(),
+        restarts: BTreeMap::new(),
+    };
+    core.join_known_channels()?;
+    tracing::info!(
+        peer = core.config.peer.id,
+        organization = %own.msp_id,
+        pki_id = own.pki_id.short(),
+        listening = %net.listen_address(),
+        incarnation,
+        "running"
+    );
+    let feeds = Feeds { net_events, ledger_reports, verdicts, orderer_news, not_sent, admin_calls };
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let ended = core.run(feeds, stop).await;
+    stop_admin.cancel();
+    // The task ends with the token; a panic in it would be in the log already.
+    let _ended = serving.await;
+    net.shutdown().await;
+    tracing::info!("stopped");
+    ended
 }
+
+fn local_identity(config: &PeerConfig) -> anyhow::Result<LocalMsp> {
+    let msp_id = MspId::from(config.peer.local_msp_id.as_str());
+    let local = LocalMsp::load(&config.peer.msp_config_path, &msp_id)?;
+    let identity = local.signer.identity();
+    if let Some(role) = identity.role().filter(|role| *role != Role::Peer) {
+        bail!(
+            "the certificate in {} is for the role {role:?}: a peer needs one with the organisational unit of peers",
+            config.peer.msp_config_path.display()
+        );
+    }
+    Ok(local)
+}
+
+fn warn_of_expiry(trust: &trust::Trust) {
+    let left = trust.signer().identity().certificate().not_after().saturating_sub(trust.now());
+    let days = left / 86_400;
+    if left <= 0 {
+        tracing::error!("this peer's certificate has expired: others refuse it until it is renewed");
+    } else if days <= EXPIRY_WARNING_DAYS {
+        tracing::warn!(days, "this peer's certificate expires soon: renew it");
+    }
+}
+
+/// Counts starts; synced before anything is signed with it.
+fn next_incarnation(ledger: &Ledger) -> anyhow::Result<u64> {
+    let stored = ledger.meta_get(INCARNATION_KEY)?;
+    let former = match stored.as_deref() {
+        None => 0,
+        Some(bytes) => u64::from_be_bytes(
+            bytes.try_into().ok().context("the incarnation counter in the ledger is damaged")?,
+        ),
+    };
+    let next = former.saturating_add(1);
+    ledger.meta_put(INCARNATION_KEY, &next.to_be_bytes())?;
+    Ok(next)
+}
+
+/// How long a stopping peer waits for its last frames and blocks.
+const STOP_GRACE: Duration = Duration::from_secs(2);

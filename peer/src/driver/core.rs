@@ -1,0 +1,470 @@
+//! The core: the one task that owns the node. See the module above.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use grapevine_channels::ChannelId;
+use grapevine_channels::block::{AuthenticBlock, BLOCK_SIZE_MAX, Block};
+use grapevine_channels::chain::Held;
+use grapevine_channels::config::ChannelConfig;
+use grapevine_channels::isolation::Scope;
+use grapevine_channels::node::{ChannelSetup, Event, Input, Node, Output};
+use grapevine_channels::time::Time;
+use grapevine_configs::PeerConfig;
+use tokio::sync::mpsc;
+
+use super::limits::Limits;
+use super::orderer::{OrdererNews, Orderers};
+use super::reader::{NotSent, Reading};
+use super::trust::Trust;
+use super::verifier::{Verdict, Verifier};
+use super::{INCARNATION_KEY, STOP_GRACE, status};
+use crate::admin::{AdminCall, AdminRequest, AdminResponse};
+use crate::ledger::{Ledger, LedgerReport, LedgerThread};
+use crate::net::{NetEvent, NetHandle};
+
+/// An orderer that sent a block which does not verify is asked again after this long.
+const ORDERER_DISTRUST: Duration = Duration::from_secs(1);
+/// Most config blocks being committed at a time; they come one by one.
+const CONFIG_BLOCKS_MAX: usize = 64;
+
+/// Everything the core hears.
+#[derive(Debug)]
+pub(super) struct Feeds {
+    pub(super) net_events: mpsc::Receiver<NetEvent>,
+    pub(super) ledger_reports: mpsc::Receiver<LedgerReport>,
+    pub(super) verdicts: mpsc::UnboundedReceiver<Verdict>,
+    pub(super) orderer_news: mpsc::Receiver<OrdererNews>,
+    pub(super) not_sent: mpsc::Receiver<NotSent>,
+    pub(super) admin_calls: mpsc::Receiver<AdminCall>,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) config: PeerConfig,
+    pub(super) node: Node,
+    pub(super) started: Instant,
+    pub(super) trust: Arc<Trust>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) ledger: Ledger,
+    pub(super) ledger_thread: LedgerThread,
+    pub(super) net: NetHandle,
+    pub(super) verifier: Verifier,
+    pub(super) orderers: Orderers,
+    pub(super) readings: mpsc::Sender<Reading>,
+    /// Config blocks handed to the ledger, by channel and number.
+    pub(super) config_blocks: BTreeMap<(ChannelId, u64), AuthenticBlock>,
+    /// Identities of connected peers, to check again when trust changes.
+    pub(super) connected: BTreeMap<grapevine_crypto::PkiId, Bytes>,
+    /// Orderer streams to start again later, and from which block.
+    pub(super) restarts: BTreeMap<ChannelId, Instant>,
+}
+
+impl Core {
+    /// Joins what the ledger holds, then what peer.yaml names.
+    pub(super) fn join_known_channels(&mut self) -> anyhow::Result<()> {
+        for channel in self.ledger.channels() {
+            self.enter(&channel)?;
+        }
+        for path in self.config.channels.clone() {
+            let bytes = std::fs::read(&path)
+                .with_context(|| format!("channels: cannot read the genesis block {}", path.display()))?;
+            self.join(bytes.into())
+                .with_context(|| format!("channels: cannot join with {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Runs until `stop` or until the ledger fails.
+    pub(super) async fn run(
+        mut self,
+        mut feeds: Feeds,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        tokio::pin!(stop);
+        let outcome = loop {
+            if let Err(error) = self.carry_out() {
+                break Err(error);
+            }
+            let wake = self.next_wake();
+            tokio::select! {
+                () = &mut stop => break Ok(()),
+                () = tokio::time::sleep_until(wake.into()) => self.tick(),
+                Some(event) = feeds.net_events.recv() => self.net_event(event),
+                Some(report) = feeds.ledger_reports.recv() => {
+                    if let Err(error) = self.ledger_report(report) {
+                        break Err(error);
+                    }
+                }
+                Some(verdict) = feeds.verdicts.recv() => self.verdict(verdict),
+                Some(news) = feeds.orderer_news.recv() => self.orderer_news(news),
+                Some(NotSent { peer, channel, number }) = feeds.not_sent.recv() => {
+                    self.feed(Input::NotSent { peer, channel, number });
+                }
+                Some(call) = feeds.admin_calls.recv() => self.admin_call(call),
+            }
+        };
+        self.stop(feeds.ledger_reports).await;
+        outcome
+    }
+
+    async fn stop(mut self, ledger_reports: mpsc::Receiver<LedgerReport>) {
+        self.feed(Input::Shutdown);
+        if let Err(error) = self.carry_out() {
+            tracing::error!(%error, "while stopping");
+        }
+        self.orderers.stop_all();
+        // What the ledger has taken is finished; nothing new comes, since the core has stopped.
+        if tokio::time::timeout(STOP_GRACE, self.ledger_thread.shutdown(ledger_reports)).await.is_err() {
+            tracing::warn!("the ledger is still writing; blocks not yet committed will be fetched again");
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.node.handle(self.now(), input);
+    }
+
+    fn next_wake(&self) -> Instant {
+        let deadline = self.node.next_deadline().map(|at| self.started + Duration::from_nanos(at.as_nanos()));
+        let restart = self.restarts.values().min().copied();
+        let wake = deadline.into_iter().chain(restart).min();
+        wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(1))
+    }
+
+    fn tick(&mut self) {
+        self.node.handle_timeout(self.now());
+        let now = Instant::now();
+        let due: Vec<ChannelId> =
+            self.restarts.iter().filter(|(_, at)| **at <= now).map(|(channel, _)| channel.clone()).collect();
+        for channel in due {
+            self.restarts.remove(&channel);
+            let next = self.ledger.height(&channel);
+            if self.orderers.is_running(&channel) {
+                self.start_deliver(&channel, next);
+            }
+        }
+    }
+
+    fn net_event(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Connected { peer, identity, session, dialer, remote_address, .. } => {
+                tracing::info!(
+                    peer = identity.certificate().subject_common_name().unwrap_or_default(),
+                    organization = %identity.msp_id(),
+                    address = remote_address,
+                    "connected"
+                );
+                self.connected.insert(peer, Bytes::copy_from_slice(identity.serialized()));
+                let endpoint = dialer.then_some(remote_address);
+                let organization = identity.msp_id().clone();
+                self.feed(Input::Connected { peer, organization, session, endpoint });
+            }
+            NetEvent::Disconnected { peer, reason, .. } => {
+                tracing::info!(peer = self.name(&peer), reason, "disconnected");
+                self.connected.remove(&peer);
+                self.feed(Input::Disconnected { peer });
+            }
+            NetEvent::Control { peer, frame, .. } => self.feed(Input::Control { peer, frame }),
+            NetEvent::Bulk { peer, header, body, .. } => self.feed(Input::Bulk { peer, header, body }),
+            NetEvent::DialFailed { endpoint, reason } => {
+                tracing::debug!(endpoint, reason, "dial failed");
+                self.feed(Input::DialFailed { endpoint });
+            }
+        }
+    }
+
+    fn ledger_report(&mut self, report: LedgerReport) -> anyhow::Result<()> {
+        match report {
+            LedgerReport::Committed { channel, height, tip } => {
+                self.orderers.committed(&channel, height);
+                let (committed, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                    std::mem::take(&mut self.config_blocks)
+                        .into_iter()
+                        .partition(|((of, number), _)| *of == channel && *number < height);
+                self.config_blocks = waiting;
+                self.feed(Input::Committed { channel: channel.clone(), height, tip });
+                for block in committed.into_values() {
+                    self.new_config(&channel, &block);
+                }
+                Ok(())
+            }
+            LedgerReport::Refused { channel, number, error } => {
+                tracing::error!(%channel, number, %error, "the ledger refused a block; the channel stops");
+                self.halt(&channel);
+                Ok(())
+            }
+            LedgerReport::Failed { error } => {
+                Err(anyhow::Error::new(error).context("the ledger cannot be written any more"))
+            }
+        }
+    }
+
+    fn verdict(&mut self, Verdict { ticket, channel, result }: Verdict) {
+        let number = result.as_ref().ok().map(AuthenticBlock::number);
+        let pending = number.filter(|number| *number >= self.ledger.height(&channel));
+        self.orderers.verified(ticket, &channel, pending);
+        self.feed(Input::Verified { ticket, result });
+    }
+
+    fn orderer_news(&mut self, news: OrdererNews) {
+        match news {
+            OrdererNews::Block { channel, body, place } => {
+                // The node answers an orderer's block with exactly one Verify, or with none if the channel is gone.
+                let mut place = Some(place);
+                self.node.handle(self.now(), Input::OrdererBlock { channel, body });
+                let outputs: Vec<Output> = std::iter::from_fn(|| self.node.poll_output()).collect();
+                for output in outputs {
+                    if let Output::Verify { ticket, claim: None, .. } = &output
+                        && let Some(place) = place.take()
+                    {
+                        self.orderers.verifying(*ticket, place);
+                    }
+                    self.carry_out_one(output);
+                }
+            }
+            OrdererNews::Connected { channel, endpoint } => {
+                self.orderers.connected(&channel, endpoint);
+                self.feed(Input::OrdererContact { channel, in_contact: true });
+            }
+            OrdererNews::Failed { channel, endpoint, reason } => {
+                self.orderers.failed(&channel, &endpoint, reason);
+                self.feed(Input::OrdererContact { channel, in_contact: false });
+            }
+        }
+    }
+
+    fn admin_call(&mut self, call: AdminCall) {
+        let response = match call.request {
+            AdminRequest::Status => AdminResponse::Status(Box::new(status::status(self))),
+            AdminRequest::Join { block } => match self.join(block) {
+                Ok(channel) => AdminResponse::Joined { joined: channel.to_string() },
+                Err(error) => AdminResponse::Error { error: format!("{error:#}") },
+            },
+        };
+        // Who asked may have gone.
+        let _gone = call.answer.send(response);
+    }
+
+    /// Joins a channel by its genesis block, if it is not joined.
+    fn join(&mut self, genesis: Bytes) -> anyhow::Result<ChannelId> {
+        let block = Block::decode(genesis, BLOCK_SIZE_MAX)?;
+        let config = ChannelConfig::from_block(&block)?;
+        let own = self.trust.signer().identity().msp_id();
+        if !config.application_orgs().contains_key(own) {
+            bail!(
+                "{own} is not a member of channel {}: join with a genesis block that lists it",
+                config.channel_id()
+            );
+        }
+        let channel = config.channel_id().clone();
+        let known = self.ledger.channels().contains(&channel);
+        self.ledger.create_channel(&channel, &AuthenticBlock::genesis(&block)?)?;
+        if !known {
+            tracing::info!(%channel, "joined");
+            self.enter(&channel)?;
+        }
+        Ok(channel)
+    }
+
+    /// Starts the machines of a channel that the ledger holds.
+    fn enter(&mut self, channel: &ChannelId) -> anyhow::Result<()> {
+        let config = Arc::new(self.newest_config(channel)?);
+        let genesis_hash = self.ledger.genesis_hash(channel).context("the genesis block is missing")?;
+        let (number, tip) = self.ledger.tip(channel).context("the ledger has no block of the channel")?;
+        self.trust.set_channel(config.clone());
+        self.limits.set_block_size(channel, config.block_size_max());
+        self.verifier.add_channel(config.clone());
+        let setup = ChannelSetup {
+            channel: channel.clone(),
+            scope: scope(genesis_hash, &config),
+            anchors: anchors(&config),
+            height: number.saturating_add(1),
+            tip,
+        };
+        self.feed(Input::Join(setup));
+        Ok(())
+    }
+
+    /// The config that the last block of the ledger lies under.
+    fn newest_config(&self, channel: &ChannelId) -> anyhow::Result<ChannelConfig> {
+        let read = |number: u64| -> anyhow::Result<Block> {
+            let bytes = self.ledger.block(channel, number)?.context("a block of the ledger is missing")?;
+            Ok(AuthenticBlock::stored(bytes)?.block().clone())
+        };
+        let tip = read(self.ledger.height(channel).saturating_sub(1))?;
+        let number = tip.last_config_index().unwrap_or(0);
+        let config = if number == tip.number() { tip } else { read(number)? };
+        ChannelConfig::from_block(&config)
+            .with_context(|| format!("channel {channel}: the config in block {number} cannot be used"))
+    }
+
+    /// A config block is on disk: what it says holds from now on.
+    fn new_config(&mut self, channel: &ChannelId, block: &AuthenticBlock) {
+        let config = match self.verifier.committed(channel, &block.hash()) {
+            Some(Ok(config)) => config,
+            Some(Err(reason)) => {
+                tracing::error!(%channel, block = block.number(), reason, "the new config cannot be used; the channel stops");
+                return self.halt(channel);
+            }
+            None => return,
+        };
+        let Some(genesis_hash) = self.ledger.genesis_hash(channel) else { return };
+        tracing::info!(%channel, block = block.number(), sequence = config.sequence(), "new channel config");
+        self.trust.set_channel(config.clone());
+        self.limits.set_block_size(channel, config.block_size_max());
+        self.orderers.reconfigure(channel, &config);
+        let (scope, anchors) = (scope(genesis_hash, &config), anchors(&config));
+        self.feed(Input::Reconfigured { channel: channel.clone(), scope, anchors });
+        let distrusted: Vec<_> = self
+            .connected
+            .iter()
+            .filter_map(|(peer, identity)| Some((*peer, self.trust.check(identity).err()?)))
+            .collect();
+        for (peer, reason) in distrusted {
+            self.net.disconnect(peer, &format!("no longer a member: {reason}"));
+        }
+        let own = self.trust.signer().identity().msp_id();
+        if !config.application_orgs().contains_key(own) {
+            tracing::warn!(%channel, "{own} was removed from the channel; its last block here is {}", block.number());
+            self.halt(channel);
+        }
+    }
+
+    /// Stops a channel where it is; its blocks stay.
+    fn halt(&mut self, channel: &ChannelId) {
+        self.orderers.stop(channel);
+        self.restarts.remove(channel);
+        self.feed(Input::Leave(channel.clone()));
+    }
+
+    fn carry_out(&mut self) -> anyhow::Result<()> {
+        while let Some(output) = self.node.poll_output() {
+            if let Output::PersistIncarnation(incarnation) = output {
+                self.ledger.meta_put(INCARNATION_KEY, &incarnation.to_be_bytes())?;
+            } else {
+                self.carry_out_one(output);
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out_one(&mut self, output: Output) {
+        match output {
+            // A frame that finds its queue full is dropped and counted by the transport; every exchange is repeated.
+            Output::SendControl { peer, frame } => drop(self.net.send_control(peer, frame)),
+            Output::SendBlock { peer, channel, number, header, block } => {
+                self.send_block(peer, channel, number, header, block);
+            }
+            Output::Dial { endpoint } => self.net.dial(endpoint),
+            Output::Verify { ticket, channel, body, .. } => self.verifier.verify(ticket, channel, body),
+            Output::Commit { channel, block } => self.commit(channel, block),
+            Output::StartDeliver { channel, next } => self.start_deliver(&channel, next),
+            Output::StopDeliver { channel } => {
+                self.restarts.remove(&channel);
+                self.orderers.stop(&channel);
+            }
+            Output::PersistIncarnation(incarnation) => {
+                if let Err(error) = self.ledger.meta_put(INCARNATION_KEY, &incarnation.to_be_bytes()) {
+                    tracing::error!(%error, "the counter of starts cannot be written");
+                }
+            }
+            Output::LinkOpened { peer, channel, tag } => self.limits.open(peer, channel, tag),
+            Output::LinkClosed { peer, channel } => self.limits.close(peer, &channel),
+            Output::Penalise { peer, why } => {
+                tracing::warn!(peer = self.name(&peer), %why, "disconnecting a peer that misbehaved");
+                self.trust.penalise(peer);
+                self.net.disconnect(peer, &why.to_string());
+            }
+            Output::Event(event) => self.event(event),
+        }
+    }
+
+    fn send_block(
+        &mut self,
+        peer: grapevine_crypto::PkiId,
+        channel: ChannelId,
+        number: u64,
+        header: Bytes,
+        block: Held,
+    ) {
+        let sent = match block {
+            Held::Memory(block) => self.net.send_bulk(peer, header, block.encoded().clone()).is_ok(),
+            Held::Ledger(number) => {
+                let reading = Reading { peer, channel: channel.clone(), number, header };
+                self.readings.try_send(reading).is_ok()
+            }
+        };
+        if !sent {
+            self.feed(Input::NotSent { peer, channel, number });
+        }
+    }
+
+    fn commit(&mut self, channel: ChannelId, block: AuthenticBlock) {
+        if block.is_config() && self.config_blocks.len() < CONFIG_BLOCKS_MAX {
+            self.config_blocks.insert((channel.clone(), block.number()), block.clone());
+        }
+        // The chain keeps less in flight than the thread's queue takes, so a refusal means that it has stopped.
+        if let Err(error) = self.ledger_thread.try_commit(&channel, vec![block]) {
+            tracing::error!(%channel, %error, "a block cannot be committed; the channel stops");
+            self.halt(&channel);
+        }
+    }
+
+    fn start_deliver(&mut self, channel: &ChannelId, next: u64) {
+        if let Some(config) = self.verifier.config(channel) {
+            self.orderers.start(channel, &config, next);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::MemberAlive(peer) => tracing::info!(peer = self.name(&peer), "member is alive"),
+            Event::MemberDead(peer) => tracing::info!(peer = self.name(&peer), "member is silent"),
+            Event::Leader { channel, term } => {
+                let leader = term.map_or_else(|| "nobody".to_owned(), |term| self.name(&term.leader));
+                tracing::info!(%channel, leader, term = term.map_or(0, |term| term.counter), "leader");
+            }
+            Event::Fork { channel, number, dropped } => tracing::error!(
+                %channel, number, %dropped,
+                "an authentic block contradicts this ledger: the orderers signed two histories"
+            ),
+            Event::BlockRejected { channel, from: Some(peer), reason } => {
+                tracing::warn!(%channel, peer = self.name(&peer), reason, "block rejected");
+            }
+            Event::BlockRejected { channel, from: None, reason } => {
+                tracing::warn!(%channel, reason, "block of the orderer rejected; asking again");
+                self.restarts.insert(channel, Instant::now() + ORDERER_DISTRUST);
+            }
+            Event::Alarm(text) => tracing::error!("{text}"),
+        }
+    }
+
+    fn name(&self, peer: &grapevine_crypto::PkiId) -> String {
+        let own = self.trust.signer().identity();
+        if *peer == own.pki_id() {
+            return own.certificate().subject_common_name().unwrap_or("this peer").to_owned();
+        }
+        match self.node.membership().member(peer) {
+            Some(member) => member.credential.name.clone(),
+            None => peer.short(),
+        }
+    }
+}
+
+fn scope(genesis_hash: grapevine_crypto::Digest, config: &ChannelConfig) -> Scope {
+    Scope { genesis_hash, organizations: config.application_orgs().keys().cloned().collect() }
+}
+
+fn anchors(config: &ChannelConfig) -> BTreeSet<String> {
+    let anchors = config.application_orgs().values().flat_map(|organization| &organization.anchor_peers);
+    anchors.map(ToString::to_string).collect()
+}

@@ -1,0 +1,102 @@
+//! What a running peer says about itself over the admin socket.
+
+use std::collections::BTreeMap;
+
+use grapevine_channels::ChannelId;
+use grapevine_channels::membership;
+
+use super::core::Core;
+use crate::admin::{ChannelStatus, MemberState, MemberStatus, Status};
+
+/// The state of the peer at this moment.
+pub(super) fn status(core: &Core) -> Status {
+    let identity = core.trust.signer().identity();
+    let mut members: Vec<MemberStatus> = core
+        .node
+        .membership()
+        .members()
+        .iter()
+        .map(|(pki_id, member)| MemberStatus {
+            name: member.credential.name.clone(),
+            msp_id: member.credential.msp_id.to_string(),
+            pki_id: pki_id.to_string(),
+            state: match member.state {
+                membership::MemberState::Alive => MemberState::Alive,
+                membership::MemberState::Dead => MemberState::Dead,
+            },
+            endpoint: member.endpoint().unwrap_or_default().to_owned(),
+            connected: core.node.membership().is_connected(pki_id),
+        })
+        .collect();
+    members.sort_by(|one, other| one.name.cmp(&other.name));
+    Status {
+        peer: core.config.peer.id.clone(),
+        msp_id: identity.msp_id().to_string(),
+        pki_id: identity.pki_id().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        channels: core.ledger.channels().iter().map(|id| channel(core, id)).collect(),
+        members,
+        counters: counters(core),
+    }
+}
+
+fn channel(core: &Core, id: &ChannelId) -> ChannelStatus {
+    let leader = core.node.leader(id).map(|term| term.leader);
+    let own = core.trust.signer().identity();
+    let leader_name = leader.and_then(|leader| {
+        if leader == own.pki_id() {
+            return own.certificate().subject_common_name().map(ToOwned::to_owned);
+        }
+        core.node.membership().member(&leader).map(|member| member.credential.name.clone())
+    });
+    let tip = core.ledger.tip(id);
+    ChannelStatus {
+        channel: id.to_string(),
+        height: core.ledger.height(id),
+        tip: tip.map(|(_, hash)| hash.to_string()).unwrap_or_default(),
+        leader: leader.map(|leader| leader.to_string()),
+        leader_name,
+        is_leader: core.node.is_leader(id),
+        members: u64::try_from(core.node.channel_members(id).len()).unwrap_or(u64::MAX).saturating_add(1),
+        orderer: core.orderers.endpoint(id).map(ToOwned::to_owned),
+    }
+}
+
+fn counters(core: &Core) -> BTreeMap<String, u64> {
+    let mut counters: BTreeMap<String, u64> = core.net.counters().snapshot().into_iter().collect();
+    let node = core.node.counters();
+    let membership = core.node.membership().counters();
+    let ledger = core.ledger_thread.counters();
+    let plain = [
+        ("node_malformed", node.malformed),
+        ("node_unlinked_frames", node.unlinked_frames),
+        ("node_duplicate_blocks", node.duplicate_blocks),
+        ("node_verifying_over_bound", node.verifying_over_bound),
+        ("node_blocks_rejected", node.blocks_rejected),
+        ("node_blocks_pushed", node.blocks_pushed),
+        ("node_blocks_served", node.blocks_served),
+        ("membership_records_rejected", membership.records_rejected),
+        ("membership_records_stale", membership.records_stale),
+        ("membership_members_over_bound", membership.members_over_bound),
+        ("membership_unknown_over_bound", membership.unknown_over_bound),
+        ("ledger_queue_full", ledger.queue_full),
+        ("ledger_refused", ledger.refused),
+        ("ledger_blocks", ledger.blocks),
+        ("ledger_bytes", ledger.bytes),
+        ("ledger_syncs", ledger.syncs),
+    ];
+    counters.extend(plain.map(|(name, value)| (name.to_owned(), value)));
+    for id in core.node.channels() {
+        let Some((chain, reconciliation)) = core.node.channel_counters(id) else { continue };
+        let of_channel = [
+            ("chain_too_far", chain.too_far),
+            ("chain_unlinked", chain.unlinked),
+            ("chain_conflicts", chain.conflicts),
+            ("reconciliation_requests", reconciliation.requests),
+            ("reconciliation_timeouts", reconciliation.timeouts),
+            ("reconciliation_refused", reconciliation.refused),
+        ];
+        counters.extend(of_channel.map(|(name, value)| (format!("{name}{{channel={id}}}"), value)));
+    }
+    counters
+}

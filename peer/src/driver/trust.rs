@@ -1,0 +1,164 @@
+//! Whom this peer trusts: its own organisation and those of the channels it has joined.
+//!
+//! One place answers the transport (who may connect), membership (who is behind a record) and the election's scope. Trust
+//! follows the channel configs: a new config replaces the channel's MSPs at once, for connections that exist too
+//! ([`Trust::check`]).
+//!
+//! A certificate is valid now if *certificate time* lies inside its validity: the wall clock at the start plus the
+//! monotonic time since, so that a step of the wall clock neither cuts a network off nor lets an expired member in.
+//!
+//! Bounds: at most [`PENALTIES_MAX`] peers serve a penalty at a time, the one that ends first goes early.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use grapevine_channels::ChannelId;
+use grapevine_channels::authority::{Authority, Credential};
+use grapevine_channels::config::ChannelConfig;
+use grapevine_crypto::{Identity, LocalMsp, Msp, PkiId, Role, Signer};
+
+use crate::net::Admission;
+
+/// How long a peer that misbehaved is kept out.
+pub(super) const PENALTY: Duration = Duration::from_secs(10);
+/// Most peers kept out at a time.
+const PENALTIES_MAX: usize = 1_024;
+
+/// See the module's header.
+#[derive(Debug)]
+pub(super) struct Trust {
+    own: Msp,
+    signer: Arc<Signer>,
+    channels: RwLock<BTreeMap<ChannelId, Arc<ChannelConfig>>>,
+    penalties: Mutex<BTreeMap<PkiId, Instant>>,
+    wall_start: i64,
+    started: Instant,
+}
+
+impl Trust {
+    pub(super) fn new(local: LocalMsp) -> Self {
+        Self {
+            own: local.msp,
+            signer: Arc::new(local.signer),
+            channels: RwLock::default(),
+            penalties: Mutex::default(),
+            wall_start: unix_seconds_now(),
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) fn signer(&self) -> &Arc<Signer> {
+        &self.signer
+    }
+
+    /// Unix time in seconds when this peer started.
+    pub(super) fn wall_start(&self) -> i64 {
+        self.wall_start
+    }
+
+    /// Certificate time, Unix seconds.
+    pub(super) fn now(&self) -> i64 {
+        self.wall_start.saturating_add(i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// Puts the config of a channel in force.
+    pub(super) fn set_channel(&self, config: Arc<ChannelConfig>) {
+        let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
+        channels.insert(config.channel_id().clone(), config);
+    }
+
+    /// Keeps a peer out for [`PENALTY`].
+    pub(super) fn penalise(&self, peer: PkiId) {
+        let now = Instant::now();
+        let mut penalties = self.penalties.lock().unwrap_or_else(PoisonError::into_inner);
+        penalties.retain(|_, until| *until > now);
+        if penalties.len() >= PENALTIES_MAX {
+            let first = penalties.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer);
+            first.and_then(|first| penalties.remove(&first));
+        }
+        penalties.insert(peer, now + PENALTY);
+    }
+
+    /// The identity behind the bytes, if it is a peer of a trusted organisation and valid now.
+    pub(super) fn check(&self, serialized: &[u8]) -> Result<Identity, String> {
+        let identity = self.find(serialized)?;
+        if let Some(role) = identity.role().filter(|role| *role != Role::Peer) {
+            return Err(format!("its certificate is for the role {role:?}, not for a peer"));
+        }
+        if identity.expired_at(self.now()) {
+            return Err("its certificate has expired; renew it".into());
+        }
+        Ok(identity)
+    }
+
+    fn find(&self, serialized: &[u8]) -> Result<Identity, String> {
+        let own = match self.own.identify(serialized) {
+            Ok(identity) => return Ok(identity),
+            Err(error) => error.to_string(),
+        };
+        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
+        let mut reason = own;
+        for config in channels.values() {
+            match config.identify(serialized) {
+                Ok(identity) if config.application_orgs().contains_key(identity.msp_id()) => {
+                    return Ok(identity);
+                }
+                Ok(_) => reason = "its organisation shares no channel with this peer as a member".into(),
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        Err(reason)
+    }
+}
+
+impl Admission for Trust {
+    fn admit(&self, identity: &[u8]) -> Result<Identity, String> {
+        let identity = self.check(identity)?;
+        let penalties = self.penalties.lock().unwrap_or_else(PoisonError::into_inner);
+        match penalties.get(&identity.pki_id()) {
+            Some(until) if *until > Instant::now() => {
+                Err("it misbehaved a moment ago and is kept out for a while".into())
+            }
+            _ => Ok(identity),
+        }
+    }
+}
+
+/// [`Trust`] as the machines see it.
+#[derive(Debug)]
+pub(super) struct TrustAuthority(pub(super) Arc<Trust>);
+
+impl Authority for TrustAuthority {
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.0.signer.sign(message)
+    }
+
+    fn identify(&self, serialized: &[u8], _unix_seconds: i64) -> Result<Credential, String> {
+        self.0.check(serialized).map(|identity| credential(&identity))
+    }
+
+    fn verify(&self, credential: &Credential, message: &[u8], signature: &[u8]) -> bool {
+        // Validated identities are cached by the MSP, so this costs one signature check.
+        self.0.find(&credential.serialized).is_ok_and(|identity| identity.verify(message, signature).is_ok())
+    }
+}
+
+/// What membership keeps of an identity.
+pub(super) fn credential(identity: &Identity) -> Credential {
+    let certificate = identity.certificate();
+    Credential {
+        pki_id: identity.pki_id(),
+        msp_id: identity.msp_id().clone(),
+        name: certificate.subject_common_name().unwrap_or("(no common name)").to_owned(),
+        not_before: certificate.not_before(),
+        serial: certificate.serial().to_vec(),
+        serialized: Bytes::copy_from_slice(identity.serialized()),
+    }
+}
+
+fn unix_seconds_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
