@@ -30,6 +30,8 @@ pub struct NetConfig {
     pub bulk_queue_bytes_max: usize,
     /// Bulk messages that may wait for one peer.
     pub bulk_queue_frames_max: usize,
+    /// Bytes a peer may send ahead of what has been read from its streams; at least 2 MiB.
+    pub window_bytes_max: usize,
     /// Received control events waiting for the owner; beyond it the sockets are not read.
     pub control_events_max: usize,
     /// Received bulk events waiting for the owner; beyond it the sockets are not read.
@@ -69,6 +71,8 @@ impl NetConfig {
             control_queue_frames_max: 4096,
             bulk_queue_bytes_max: 128 * 1024 * 1024,
             bulk_queue_frames_max: 4096,
+            // 16 MiB keep a path of 100 ms at 160 MB/s busy.
+            window_bytes_max: 16 * 1024 * 1024,
             control_events_max: 256,
             bulk_events_max: 4,
             handshake_timeout: Duration::from_secs(5),

@@ -213,10 +213,8 @@ impl Driver {
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 self.on_dial_error(connection_id, &error);
             }
-            SwarmEvent::ListenerError { error, .. } => {
-                if self.log.take() {
-                    tracing::warn!(%error, "cannot accept connections; raise the limit of open files?");
-                }
+            SwarmEvent::ListenerError { error, .. } if self.log.take() => {
+                tracing::warn!(%error, "cannot accept connections; raise the limit of open files?");
             }
             SwarmEvent::ListenerClosed { reason, .. } => {
                 tracing::error!(?reason, "no longer listening for peers; restart the peer");

@@ -25,6 +25,7 @@
 //! | frames | `control_frame_bytes_max`, `bulk_header_bytes_max`, `bulk_body_bytes_max` | disconnected |
 //! | body | [`BodyLimit`] | read past, counted |
 //! | waiting to be sent, per peer | frames and bytes, for control and bulk | refused to the sender, counted |
+//! | received, not yet read, per peer | `window_bytes_max` | the peer may not send |
 //! | waiting for the owner | `control_events_max`, `bulk_events_max` | sockets are not read |
 //! | silence, or no progress inside a frame | `silence_timeout`, `progress_timeout` | disconnected |
 //!
@@ -45,6 +46,7 @@ mod handshake;
 mod key;
 mod lanes;
 mod link;
+mod multiplex;
 mod queue;
 mod registry;
 mod tcp;
@@ -202,6 +204,7 @@ fn transport(
         registry: shared.registry.clone(),
         counters: shared.counters.clone(),
         handshake_timeout: config.handshake_timeout,
+        window_bytes_max: config.window_bytes_max,
         log: LogBudget::default(),
     });
     let tcp =

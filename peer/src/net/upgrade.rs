@@ -21,20 +21,19 @@ use libp2p::{
         muxing::StreamMuxerBox,
         upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _},
     },
-    noise, yamux,
+    noise,
 };
 
 use super::{
     Admission, NetCounters, RefusalKind,
     counters::count,
     handshake::{self, Handshake, Refusal, Verified},
+    multiplex::Multiplexed,
     registry::{Admitted, Claim, Registry},
     tcp::{Socket, to_socket_address},
 };
 
 const LOG_LINES_PER_SECOND: u32 = 5;
-/// Each side opens two streams; the rest is room for streams still being closed.
-const STREAMS_MAX: usize = 8;
 
 /// What every upgrade of this peer needs. Named after what it makes of a stranger.
 pub(crate) struct MemberUpgrade {
@@ -47,6 +46,7 @@ pub(crate) struct MemberUpgrade {
     pub(crate) registry: Registry,
     pub(crate) counters: Arc<NetCounters>,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) window_bytes_max: usize,
     pub(crate) log: LogBudget,
 }
 
@@ -116,8 +116,6 @@ async fn admit_and_multiplex(
 ) -> Result<(PeerId, StreamMuxerBox), Refusal> {
     let kill = socket.kill_switch();
     let address = endpoint.get_remote_address();
-    let mut multiplexer = yamux::Config::default();
-    multiplexer.set_max_num_streams(STREAMS_MAX);
     let (peer, verified, claim, stream) = if endpoint.is_dialer() {
         let (peer, mut stream) =
             context.noise.clone().upgrade_outbound(socket, "/noise").await.map_err(secure_channel)?;
@@ -132,11 +130,7 @@ async fn admit_and_multiplex(
         let (verified, claim) = accept(context, peer, &mut stream).await?;
         (peer, verified, claim, stream)
     };
-    let multiplexed = if endpoint.is_dialer() {
-        multiplexer.upgrade_outbound(stream, "/yamux/1.0.0").await?
-    } else {
-        multiplexer.upgrade_inbound(stream, "/yamux/1.0.0").await?
-    };
+    let multiplexed = Multiplexed::new(stream, endpoint.is_dialer(), context.window_bytes_max);
     let admitted = Admitted { verified, kill, claim, since: Instant::now() };
     context.registry.admit(peer, address.clone(), admitted);
     Ok((peer, StreamMuxerBox::new(multiplexed)))

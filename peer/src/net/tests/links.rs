@@ -150,4 +150,8 @@ async fn a_bulk_writer_that_moves_nothing_ends_the_connection() {
     while first.net.send_bulk(second.pki_id, Bytes::from_static(b"b"), body.clone()).is_ok() {}
     let reason = first.disconnected().await;
     assert!(reason.contains("no byte moved"), "{reason}");
+    // The owner of `second` took nothing: 4 bodies in its channel, 4 in the lane, 1 in the reader, and
+    // the window. The rest is room for the socket and for what was just being read.
+    let received = second.net.counters().bytes_in.load(Ordering::Relaxed);
+    assert!(received <= (9 * 8 + 16 + 2) << 20, "{received} bytes received and not taken");
 }

@@ -3,6 +3,7 @@
 mod frames;
 mod lifecycle;
 mod links;
+mod registry;
 mod strangers;
 
 use std::{

@@ -131,11 +131,14 @@ async fn peers_of_two_networks_do_not_understand_each_other() {
     assert!(listener.events.try_recv().is_err());
 }
 
+/// Alters what is signed and says whose side is claimed.
+type Change = fn(&mut Exchange<'_>) -> Side;
+
 #[tokio::test]
 async fn a_proof_that_is_not_for_this_connection_is_refused() {
     let ours = organization("Org1MSP");
     let member = enrol(&ours, "peer1");
-    let cases: [(&str, fn(&mut Exchange<'_>) -> Side); 4] = [
+    let cases: [(&str, Change); 4] = [
         ("replay", |exchange| {
             exchange.listener_nonce = [1; 32];
             Side::Dialer
@@ -201,6 +204,34 @@ async fn an_oversized_proof_and_garbage_are_refused() {
         assert_eq!(raw.answer().await, refused_as(RefusalKind::Malformed));
         assert_kept_out(&mut listener, RefusalKind::Malformed).await;
     }
+}
+
+#[tokio::test]
+async fn garbage_at_every_step_leaves_the_listener_well() {
+    use rand::{RngExt as _, SeedableRng as _, rngs::ChaCha8Rng};
+    let ours = organization("Org1MSP");
+    let short = |config: &mut NetConfig| config.handshake_timeout = Duration::from_millis(500);
+    let mut listener = Peer::start(&ours, "peer0", &[&ours], short);
+    let mut random = ChaCha8Rng::seed_from_u64(11);
+    for round in 0..60 {
+        let garbage: Vec<u8> = (0..random.random_range(1..3000)).map(|_| random.random()).collect();
+        if round % 3 == 0 {
+            let mut socket = TcpStream::connect(listener.net.listen_address()).await.unwrap();
+            // The listener may close in the middle of it.
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, &garbage).await;
+            continue;
+        }
+        let mut raw = Raw::dial(&listener).await;
+        if round % 3 == 1 {
+            raw.hello().await;
+        }
+        let _ = raw.stream.write_all(&garbage).await;
+        let _ = raw.stream.flush().await;
+    }
+    let mut member = Peer::start(&ours, "peer1", &[&ours], |_| {});
+    member.net.dial(listener.endpoint());
+    member.connected().await;
+    listener.connected().await;
 }
 
 #[tokio::test]
