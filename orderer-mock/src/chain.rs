@@ -140,7 +140,7 @@ impl Chain {
         let task = Orderer {
             channel: channel.clone(),
             limits,
-            timeout: overrides.timeout.unwrap_or(Duration::from_millis(config.batch_timeout_ms())),
+            timeout: overrides.timeout.unwrap_or_else(|| Duration::from_millis(config.batch_timeout_ms())),
             cutter: BatchCutter::default(),
             writer: Some(BlockWriter::new(store, signer)),
             state: state_sender,
@@ -214,7 +214,7 @@ fn limits(config: &ChannelConfig, overrides: &BatchOverrides) -> BatchLimits {
         None => whole(otherwise),
     };
     BatchLimits {
-        max_message_count: overrides.max_message_count.unwrap_or(whole(size.max_message_count)),
+        max_message_count: overrides.max_message_count.unwrap_or_else(|| whole(size.max_message_count)),
         preferred_max_bytes: at_most(overrides.preferred_max_bytes, size.preferred_max_bytes),
         absolute_max_bytes: at_most(overrides.absolute_max_bytes, size.absolute_max_bytes),
     }

@@ -29,7 +29,7 @@ pub enum RegistryError {
         /// The genesis block file.
         path: PathBuf,
         /// Why.
-        source: ChainError,
+        source: Box<ChainError>,
     },
     /// Two files are of one channel.
     #[error("{} is the second genesis block of channel {channel}; list each channel once", path.display())]
@@ -63,7 +63,7 @@ impl Registry {
             let read = |source| RegistryError::Read { path: path.clone(), source };
             let bytes: Bytes = std::fs::read(path).map_err(read)?.into();
             let (chain, task) = Chain::start(location, bytes, signer.clone(), overrides, stop.clone())
-                .map_err(|source| RegistryError::Chain { path: path.clone(), source })?;
+                .map_err(|source| RegistryError::Chain { path: path.clone(), source: source.into() })?;
             tasks.push(task);
             let channel = chain.channel().clone();
             if chains.insert(channel.clone(), Arc::new(chain)).is_some() {

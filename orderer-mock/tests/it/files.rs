@@ -57,7 +57,10 @@ async fn restart_error(fixture: Fixture) -> StoreError {
     let Fixture { directory: _directory, network, genesis, server } = fixture;
     within(server.stop()).await;
     match RunningServer::start(network.options(vec![genesis])).await {
-        Err(ServerError::Registry(RegistryError::Chain { source: ChainError::Store(error), .. })) => error,
+        Err(ServerError::Registry(RegistryError::Chain { source, .. })) => match *source {
+            ChainError::Store(error) => error,
+            other => panic!("{other:?}"),
+        },
         other => panic!("{other:?}"),
     }
 }

@@ -4,3 +4,4 @@
 mod admin;
 mod cli;
 mod crash;
+mod deliver;
