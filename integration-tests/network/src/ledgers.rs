@@ -1,10 +1,10 @@
 //! Comparing ledgers, and looking for what must not be there.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
+use memchr::memmem;
 use serde::Deserialize;
 
 use crate::error::NetworkError;
@@ -40,6 +40,8 @@ pub struct Occurrence {
     pub file: PathBuf,
     /// Offset in bytes of the first occurrence in it.
     pub offset: usize,
+    /// What was searched for.
+    pub bytes: Vec<u8>,
 }
 
 impl Network {
@@ -113,9 +115,8 @@ impl Network {
         })
     }
 
-    /// Asserts that a peer has nothing of a channel: it does not list it, its tools do not know it, and none of its
-    /// files contains the channel's name or bytes of a transaction that the harness has submitted there (a sample of each, unless it was submitted in another channel as well).
-    /// The file scan works best with a name that is no ordinary word of a database, and with text or random bytes as transactions.
+    /// Asserts that a peer has nothing of a channel: it does not list it, its tools do not know it, and
+    /// [`Network::find_channel_in_files`] finds nothing.
     ///
     /// # Errors
     /// [`NetworkError::Leak`] with the place.
@@ -137,21 +138,37 @@ impl Network {
         if self.is_running(peer)? && self.status(peer)?.channel(channel).is_some() {
             return Err(leak("the running peer names it".to_owned()));
         }
-        if let Some(place) = self.find_in_files(peer, channel.as_bytes())?.first() {
-            return Err(leak(format!(
-                "its name stands in {} at byte {}",
-                place.file.display(),
-                place.offset
-            )));
-        }
-        for sample in self.samples_only_of(channel) {
-            if let Some(place) = self.find_in_files(peer, &sample)?.first() {
-                let text = String::from_utf8_lossy(&sample).into_owned();
+        match self.find_channel_in_files(peer, channel)?.first() {
+            None => Ok(()),
+            Some(place) => {
                 let (file, offset) = (place.file.display(), place.offset);
-                return Err(leak(format!("the transaction bytes {text:?} stand in {file} at byte {offset}")));
+                Err(leak(format!(
+                    "{:?} stands in {file} at byte {offset}",
+                    String::from_utf8_lossy(&place.bytes)
+                )))
             }
         }
-        Ok(())
+    }
+
+    /// Searches all files below the data directory of a peer for the name of a channel and for bytes of
+    /// transactions that were submitted there (a sample of each, unless it was submitted in another channel as well).
+    ///
+    /// A transaction of another channel may mention the name. Then the name is searched for only as it stands in keys
+    /// of the ledger and in headers of transactions, behind its length, since every block of the channel contains that.
+    ///
+    /// # Errors
+    /// If the files cannot be read, or transactions of other channels contain even those forms, so that nothing could be told.
+    pub fn find_channel_in_files(&self, peer: &str, channel: &str) -> Result<Vec<Occurrence>, NetworkError> {
+        self.channel(channel)?;
+        let mut patterns = self.telling_forms(channel);
+        if patterns.is_empty() {
+            let text = format!(
+                "transactions of other channels contain whatever names channel {channel}; submit something else"
+            );
+            return Err(NetworkError::State(text));
+        }
+        patterns.extend(self.samples_only_of(channel));
+        self.find_any_in_files(peer, &patterns)
     }
 
     /// Every file below the data directory of a peer that contains these bytes, uncompressed.
@@ -159,10 +176,14 @@ impl Network {
     /// # Errors
     /// If the directory cannot be read.
     pub fn find_in_files(&self, peer: &str, bytes: &[u8]) -> Result<Vec<Occurrence>, NetworkError> {
+        self.find_any_in_files(peer, &[bytes.to_vec()])
+    }
+
+    fn find_any_in_files(&self, peer: &str, patterns: &[Vec<u8>]) -> Result<Vec<Occurrence>, NetworkError> {
         let member = self.peer(peer)?;
         let mut found = Vec::new();
-        let scan = |directory: &Path| NetworkError::io(format!("looking into {}", directory.display()));
-        find_below(&member.data, bytes, &mut found).map_err(scan(&member.data))?;
+        let looking = NetworkError::io(format!("looking into {}", member.data.display()));
+        find_below(&member.data, patterns, &mut found).map_err(looking)?;
         found.sort_by(|one, other| one.file.cmp(&other.file));
         Ok(found)
     }
@@ -184,6 +205,14 @@ impl Network {
                 reason: error.to_string(),
             })?;
         Ok(listed.into_iter().map(|listed| (listed.channel, listed.height)).collect())
+    }
+
+    /// The forms of a channel's name that occur in no transaction of another channel.
+    fn telling_forms(&self, channel: &str) -> Vec<Vec<u8>> {
+        let fingerprints = self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner);
+        let others: Vec<_> = fingerprints.iter().filter(|(other, _)| *other != channel).collect();
+        let forms = forms_of(channel).into_iter();
+        forms.filter(|form| others.iter().all(|(_, known)| !known.mentions.contains(form))).collect()
     }
 
     /// Samples of transactions of this channel that were submitted in no other.
@@ -223,41 +252,40 @@ fn difference(
     None
 }
 
-/// Adds every file below `directory` with its first occurrence of `bytes`.
-fn find_below(directory: &Path, bytes: &[u8], found: &mut Vec<Occurrence>) -> std::io::Result<()> {
+/// Adds every file below `directory` with its first occurrence of each pattern.
+fn find_below(directory: &Path, patterns: &[Vec<u8>], found: &mut Vec<Occurrence>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            find_below(&entry.path(), bytes, found)?;
+            find_below(&entry.path(), patterns, found)?;
         } else if kind.is_file() {
-            let mut content = Vec::new();
-            match std::fs::File::open(entry.path()) {
-                Ok(mut file) => file.read_to_end(&mut content)?,
+            let content = match std::fs::read(entry.path()) {
+                Ok(content) => content,
                 // A running store removes files when it likes.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            if let Some(offset) = position(&content, bytes) {
-                found.push(Occurrence { file: entry.path(), offset });
-            }
+            found.extend(patterns.iter().filter_map(|pattern| {
+                let offset = memmem::find(&content, pattern)?;
+                Some(Occurrence { file: entry.path(), offset, bytes: pattern.clone() })
+            }));
         }
     }
     Ok(())
 }
 
-/// Offset of the first occurrence. Looks for the first byte first, which is fast enough for files of many megabytes.
-fn position(content: &[u8], bytes: &[u8]) -> Option<usize> {
-    let (first, _) = bytes.split_first()?;
-    let mut start = 0;
-    loop {
-        let rest = content.get(start..)?;
-        let step = rest.iter().position(|byte| byte == first)?;
-        if rest.get(step..)?.starts_with(bytes) {
-            return Some(start + step);
-        }
-        start += step + 1;
+/// How the name of a channel stands in files: plainly, in the channel header of a transaction (protobuf field 4), and in keys of the
+/// ledger (two bytes of length, big endian).
+pub(crate) fn forms_of(channel: &str) -> Vec<Vec<u8>> {
+    let name = channel.as_bytes();
+    let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
+    let mut forms = vec![name.to_vec(), [&[0, length], name].concat()];
+    // From 128 bytes on protobuf writes the length in two bytes; the other forms do for such a name.
+    if length < 128 {
+        forms.push([&[0x22, length], name].concat());
     }
+    forms
 }
 
 #[cfg(test)]
@@ -285,9 +313,14 @@ mod tests {
         std::fs::write(directory.path().join("ledger/000.log"), b"aauaudaudit!").unwrap();
         std::fs::write(directory.path().join("other"), b"audi").unwrap();
         let mut found = Vec::new();
-        find_below(directory.path(), b"audit", &mut found).unwrap();
-        assert_eq!(found, [Occurrence { file: directory.path().join("ledger/000.log"), offset: 6 }]);
-        assert_eq!(position(b"", b"x"), None);
-        assert_eq!(position(b"abc", b""), None);
+        find_below(directory.path(), &[b"audit".to_vec(), b"nothing".to_vec()], &mut found).unwrap();
+        assert_eq!(
+            found,
+            [Occurrence {
+                file: directory.path().join("ledger/000.log"),
+                offset: 6,
+                bytes: b"audit".to_vec()
+            }]
+        );
     }
 }

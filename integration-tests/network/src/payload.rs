@@ -1,10 +1,12 @@
 //! Sending transactions through the orderer, and remembering enough of them to look for leaks.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::error::NetworkError;
+use crate::ledgers::forms_of;
 use crate::network::Network;
 use crate::tools::Tool;
 
@@ -186,6 +188,9 @@ impl Network {
         let bytes = std::fs::read(file).map_err(NetworkError::io(format!("reading {}", file.display())))?;
         let mut fingerprints = self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner);
         let known = fingerprints.entry(channel.to_owned()).or_default();
+        let others = self.config().channels.iter().filter(|other| other.name != channel);
+        let forms = others.flat_map(|other| forms_of(&other.name));
+        known.mentions.extend(forms.filter(|form| memchr::memmem::find(&bytes, form).is_some()));
         let mut count = 0u64;
         let mut add = |transaction: &[u8]| {
             known.add(transaction);
@@ -204,6 +209,8 @@ impl Network {
 pub(crate) struct Fingerprints {
     /// Transactions the orderer has taken.
     submitted: u64,
+    /// Forms of names of other channels that occur in the transactions.
+    pub(crate) mentions: BTreeSet<Vec<u8>>,
     samples: Vec<Vec<u8>>,
 }
 

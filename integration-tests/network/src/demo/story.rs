@@ -196,7 +196,7 @@ impl Acts<'_> {
         for peer in network.peers_of(ORG1) {
             // The search must be able to find something, or finding nothing in Org2 would mean nothing.
             ensure!(
-                !network.find_in_files(peer, AUDIT.as_bytes())?.is_empty(),
+                !network.find_channel_in_files(peer, AUDIT)?.is_empty(),
                 "{AUDIT} is not found in the files of {peer}"
             );
         }
