@@ -13,6 +13,7 @@ pub mod chain;
 pub mod channel_id;
 pub mod config;
 pub mod config_update;
+pub mod deliver;
 pub mod dissemination;
 pub mod election;
 pub mod genesis;

@@ -18,12 +18,12 @@
 //! One envelope of a stream is processed at a time and the channel's queue is bounded, so a fast client is slowed by flow
 //! control and nothing grows.
 
+use grapevine_channels::deliver::{Refusal, Request, authorise};
 use grapevine_channels::proto::common::{Envelope, HeaderType, Status};
 use grapevine_channels::proto::orderer::BroadcastResponse;
 use prost::Message;
 
 use crate::registry::Registry;
-use crate::request::{Refusal, Request, authorise};
 
 /// Checks and queues one envelope at time `now` (Unix seconds); waits while the channel's queue is full.
 pub async fn process(registry: &Registry, envelope: Envelope, now: i64) -> BroadcastResponse {

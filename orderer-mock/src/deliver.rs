@@ -29,11 +29,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use grapevine_channels::block::Block;
-use grapevine_channels::policy::SignedData;
+use grapevine_channels::config::CHANNEL_READERS;
+use grapevine_channels::deliver::{self, Access, Refusal, Request};
 use grapevine_channels::proto::common::{Envelope, Status};
-use grapevine_channels::proto::orderer::{
-    DeliverResponse, SeekBehavior, SeekContentType, SeekErrorResponse, SeekInfo,
-};
+use grapevine_channels::proto::orderer::{DeliverResponse, SeekBehavior, SeekContentType, SeekInfo};
 use grapevine_crypto::Digest;
 use prost::Message;
 use tokio::sync::{mpsc, watch};
@@ -42,9 +41,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::{Chain, ChainState};
 use crate::clock::unix_seconds;
 use crate::registry::Registry;
-use crate::request::{Refusal, Request, authorise};
 use crate::rpc::MESSAGE_BYTES_MAX;
-use crate::seek;
 
 /// Responses of a stream that wait for the client to read.
 pub const RESPONSES_QUEUED_MAX: usize = 1;
@@ -118,43 +115,22 @@ impl DeliverSession {
 
     async fn answer(&self, envelope: &Envelope) -> Result<(), End> {
         let request = Request::parse(envelope)?;
-        self.check_time(&request)?;
-        self.check_binding(&request)?;
+        request.check_time(unix_seconds(), self.rules.time_window.as_secs())?;
+        if self.rules.binding_required {
+            request.check_binding(self.client_certificate)?;
+        }
         let name = &request.channel_header.channel_id;
         let unknown = || Refusal::new(Status::NotFound, format!("there is no channel {name:?} here"));
         let chain =
             request.channel().and_then(|channel| self.rules.registry.chain(&channel)).ok_or_else(unknown)?;
-        let seek = SeekInfo::decode(request.data.clone())
-            .map_err(|error| Refusal::new(Status::BadRequest, format!("malformed seek: {error}")))?;
+        let seek = request.seek()?;
         let state = chain.state();
         let now = *state.borrow();
-        check_health(now, &seek)?;
-        let access = Access::grant(chain, request.signed_data()?)?;
-        let range = seek::range(&seek, now.height)?;
+        deliver::check_health(failure(now), &seek)?;
+        let access = Access::grant(&chain.config(), CHANNEL_READERS, request.signed_data()?, unix_seconds())?;
+        let range = deliver::range(&seek, now.height)?;
         tracing::debug!(channel = %chain.channel(), first = range.start(), last = range.end(), "delivering");
         self.deliver(chain, state, &seek, access, range).await
-    }
-
-    fn check_time(&self, request: &Request) -> Result<(), Refusal> {
-        let bad = |info: &str| Refusal::new(Status::BadRequest, info);
-        let timestamp =
-            request.channel_header.timestamp.ok_or_else(|| bad("the channel header has no timestamp"))?;
-        if unix_seconds().abs_diff(timestamp.seconds) > self.rules.time_window.as_secs() {
-            return Err(bad("the timestamp is too far from this orderer's time; set the clocks right"));
-        }
-        Ok(())
-    }
-
-    fn check_binding(&self, request: &Request) -> Result<(), Refusal> {
-        if !self.rules.binding_required {
-            return Ok(());
-        }
-        let claimed = &request.channel_header.tls_cert_hash;
-        if self.client_certificate.is_some_and(|digest| digest.as_ref() == claimed.as_slice()) {
-            return Ok(());
-        }
-        let info = "tls_cert_hash is not the SHA-256 of the client's TLS certificate";
-        Err(Refusal::new(Status::BadRequest, info))
     }
 
     async fn deliver(
@@ -167,7 +143,7 @@ impl DeliverSession {
     ) -> Result<(), End> {
         for number in range {
             self.wait(&mut state, seek, number).await?;
-            access.check_again(chain)?;
+            access.check_again(&chain.config(), CHANNEL_READERS, unix_seconds())?;
             let block = read(chain, number).await?;
             self.send(outgoing(seek, block)?).await?;
         }
@@ -184,7 +160,7 @@ impl DeliverSession {
         let stopping = || Refusal::new(Status::ServiceUnavailable, "the orderer is stopping");
         loop {
             let now = *state.borrow_and_update();
-            check_health(now, seek)?;
+            deliver::check_health(failure(now), seek)?;
             if self.rules.stop.is_cancelled() {
                 return Err(stopping().into());
             }
@@ -216,47 +192,8 @@ impl DeliverSession {
 const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A disk failure stops strict readers, as Fabric's consenter errors do.
-fn check_health(state: ChainState, seek: &SeekInfo) -> Result<(), Refusal> {
-    if state.failed && seek.error_response() == SeekErrorResponse::Strict {
-        return Err(Refusal::new(
-            Status::ServiceUnavailable,
-            "the channel's disk failed; see the orderer's log",
-        ));
-    }
-    Ok(())
-}
-
-/// The right of a signer to read a channel, checked at the start, after each config change, and for expiry always.
-struct Access {
-    signed: SignedData,
-    config_sequence: u64,
-    expires: i64,
-}
-
-impl Access {
-    fn grant(chain: &Chain, signed: SignedData) -> Result<Self, Refusal> {
-        let config = chain.config();
-        authorise(&config, "/Channel/Readers", &signed, unix_seconds())?;
-        let expires =
-            config.identify(&signed.identity).map_or(i64::MIN, |identity| identity.certificate().not_after());
-        Ok(Self { signed, config_sequence: config.sequence(), expires })
-    }
-
-    fn check_again(&mut self, chain: &Chain) -> Result<(), Refusal> {
-        let config = chain.config();
-        let now = unix_seconds();
-        if config.sequence() != self.config_sequence {
-            authorise(&config, "/Channel/Readers", &self.signed, now)?;
-            self.config_sequence = config.sequence();
-        }
-        if now > self.expires {
-            return Err(Refusal::new(
-                Status::Forbidden,
-                "the session expired with the signer's certificate; renew it",
-            ));
-        }
-        Ok(())
-    }
+fn failure(state: ChainState) -> Option<&'static str> {
+    state.failed.then_some("the channel's disk failed; see the orderer's log")
 }
 
 /// A stored block; files are read where blocking is allowed.

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::Block;
-use crate::proto::common::METADATA_SLOTS;
+use crate::proto::common::{BlockMetadataIndex, METADATA_SLOTS};
 use crate::protobuf::{push_varint, varint_length};
 
 const TAG_HEADER: u8 = 0x0a;
@@ -38,43 +38,78 @@ impl Sink for Compare<'_> {
     }
 }
 
+/// What an encoding holds beyond header and slot 0.
+#[derive(Clone, Copy)]
+struct Form<'a> {
+    /// Whether the data is there.
+    data: bool,
+    /// Slot 2.
+    transactions_filter: &'a [u8],
+}
+
+const CANONICAL: Form<'static> = Form { data: true, transactions_filter: &[] };
+/// Slot of the validation codes (Fabric: `BlockMetadataIndex_TRANSACTIONS_FILTER`).
+const FILTER_SLOT: usize = BlockMetadataIndex::TransactionsFilter as usize;
+
 pub(super) fn encode(block: &Block) -> Bytes {
     let source = &block.inner.source;
     let length = encoded_length(block);
     if source.len() == length {
         let mut compare = Compare { rest: source, equal: true };
-        write(block, &mut compare);
+        write(block, CANONICAL, &mut compare);
         if compare.equal {
             return source.clone();
         }
     }
     let mut out = Vec::with_capacity(length);
-    write(block, &mut out);
+    write(block, CANONICAL, &mut out);
     out.into()
 }
 
 pub(super) fn encoded_length(block: &Block) -> usize {
-    let data = data_length(block);
-    let metadata = metadata_length(block);
-    [header_body(block).len(), data, metadata].into_iter().fold(0, |sum: usize, body| {
+    form_length(block, CANONICAL)
+}
+
+pub(super) fn encode_served(
+    block: &Block,
+    data: bool,
+    transactions_filter: &[u8],
+    prefix: impl FnOnce(usize) -> Vec<u8>,
+) -> Vec<u8> {
+    let form = Form { data, transactions_filter };
+    let length = form_length(block, form);
+    let mut out = prefix(length);
+    out.reserve_exact(length);
+    write(block, form, &mut out);
+    out
+}
+
+fn form_length(block: &Block, form: Form<'_>) -> usize {
+    let data = form.data.then(|| data_length(block));
+    let bodies = [Some(header_body(block).len()), data, Some(metadata_length(block, form))];
+    bodies.into_iter().flatten().fold(0, |sum: usize, body| {
         sum.saturating_add(1).saturating_add(varint_length(body)).saturating_add(body)
     })
 }
 
-fn write(block: &Block, sink: &mut impl Sink) {
+fn write(block: &Block, form: Form<'_>, sink: &mut impl Sink) {
     let header = header_body(block);
     put_prefix(sink, TAG_HEADER, header.len());
     sink.put(&header);
-    put_prefix(sink, TAG_DATA, data_length(block));
-    for transaction in block.transactions() {
-        put_prefix(sink, TAG_ENTRY, transaction.len());
-        sink.put(transaction);
+    if form.data {
+        put_prefix(sink, TAG_DATA, data_length(block));
+        for transaction in block.transactions() {
+            put_prefix(sink, TAG_ENTRY, transaction.len());
+            sink.put(transaction);
+        }
     }
-    put_prefix(sink, TAG_METADATA, metadata_length(block));
+    put_prefix(sink, TAG_METADATA, metadata_length(block, form));
     put_prefix(sink, TAG_ENTRY, block.signatures_metadata().len());
     sink.put(block.signatures_metadata());
-    for _ in 1..METADATA_SLOTS {
-        put_prefix(sink, TAG_ENTRY, 0);
+    for slot in 1..METADATA_SLOTS {
+        let value = if slot == FILTER_SLOT { form.transactions_filter } else { &[] };
+        put_prefix(sink, TAG_ENTRY, value.len());
+        sink.put(value);
     }
 }
 
@@ -100,15 +135,18 @@ fn put_prefix(sink: &mut impl Sink, tag: u8, length: usize) {
     sink.put(&prefix);
 }
 
-fn entry_length(entry: &Bytes) -> usize {
+fn entry_length(entry: &[u8]) -> usize {
     entry.len().saturating_add(varint_length(entry.len())).saturating_add(1)
 }
 
 fn data_length(block: &Block) -> usize {
-    block.transactions().iter().map(entry_length).fold(0, usize::saturating_add)
+    block.transactions().iter().map(|transaction| entry_length(transaction)).fold(0, usize::saturating_add)
 }
 
-fn metadata_length(block: &Block) -> usize {
-    // Tag and a length of zero for each blank slot.
-    entry_length(block.signatures_metadata()).saturating_add((METADATA_SLOTS - 1) * 2)
+fn metadata_length(block: &Block, form: Form<'_>) -> usize {
+    // Tag and a length of zero for each of the other slots, which are blank.
+    let blank = (METADATA_SLOTS - 2) * 2;
+    entry_length(block.signatures_metadata())
+        .saturating_add(entry_length(form.transactions_filter))
+        .saturating_add(blank)
 }

@@ -219,6 +219,18 @@ impl Block {
         encode::encoded_length(self)
     }
 
+    /// The block as a peer serves it to clients (Fabric: `protos.Deliver`): slot 0 as it is, `transactions_filter` in
+    /// slot 2, the other slots blank, and the data only if `with_data`. `prefix` is told the length of this encoding
+    /// and gives the bytes that stand before it, so that a message around the block costs no second copy.
+    pub fn encode_served(
+        &self,
+        with_data: bool,
+        transactions_filter: &[u8],
+        prefix: impl FnOnce(usize) -> Vec<u8>,
+    ) -> Vec<u8> {
+        encode::encode_served(self, with_data, transactions_filter, prefix)
+    }
+
     /// Whether the block's parts are slices of these very bytes.
     fn is_decoded_from(&self, bytes: &Bytes) -> bool {
         self.inner.source.as_ptr_range() == bytes.as_ptr_range()

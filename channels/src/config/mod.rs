@@ -46,6 +46,8 @@ use crate::transaction::{TransactionError, transaction_payload};
 pub const BLOCK_VALIDATION: &str = "/Channel/Orderer/BlockValidation";
 /// Path of the policy of those who may receive blocks.
 pub const CHANNEL_READERS: &str = "/Channel/Readers";
+/// Path of the policy of those in the members' organisations who may read.
+pub const APPLICATION_READERS: &str = "/Channel/Application/Readers";
 /// Path of the policy of those who may submit transactions.
 pub const CHANNEL_WRITERS: &str = "/Channel/Writers";
 
@@ -284,6 +286,12 @@ impl ChannelConfig {
     pub fn block_size_max(&self) -> usize {
         let data = usize::try_from(self.values.batch_size.absolute_max_bytes).unwrap_or(usize::MAX);
         data.saturating_add(BLOCK_OVERHEAD_MAX).min(BLOCK_SIZE_MAX)
+    }
+
+    /// Absolute path of the policy that guards a resource such as `event/Block`: what the channel's ACLs say, else
+    /// [`APPLICATION_READERS`], Fabric's default for reading blocks and events.
+    pub fn reader_policy(&self, resource: &str) -> &str {
+        self.values.acls.get(resource).map_or(APPLICATION_READERS, String::as_str)
     }
 
     /// The policy at an absolute path such as [`BLOCK_VALIDATION`]; [`Policy::Reject`] if there is none.

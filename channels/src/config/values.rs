@@ -11,6 +11,7 @@ use crate::proto::configtx::{
     BlockDataHashingStructure, Capabilities, ConfigGroup, OrdererAddresses, Orderers,
 };
 use crate::proto::orderer::{self, BatchTimeout, ConsensusType};
+use crate::proto::peer::{Acls, ApiResource};
 
 /// Channel capabilities by rising level (Fabric: `common/capabilities`).
 const CHANNEL_CAPABILITIES: [&str; 6] = ["V1_1", "V1_3", "V1_4_2", "V1_4_3", "V2_0", "V3_0"];
@@ -43,6 +44,8 @@ pub(super) struct Values {
     pub(super) batch_timeout_ms: u64,
     pub(super) consensus_type: String,
     pub(super) consenters: BTreeMap<u32, Bytes>,
+    /// Resource to absolute policy path.
+    pub(super) acls: BTreeMap<String, String>,
 }
 
 pub(super) fn parse(root: &ConfigGroup) -> Result<Values, ConfigError> {
@@ -67,7 +70,21 @@ pub(super) fn parse(root: &ConfigGroup) -> Result<Values, ConfigError> {
         batch_timeout_ms: batch_timeout_ms(&orderer_path, orderer)?,
         consenters: consenters(&orderer_path, orderer, &consensus)?,
         consensus_type: consensus.r#type,
+        acls: acls(&application_path, application)?,
     })
+}
+
+/// Absolute policy of each resource (Fabric: `channelconfig.newAPIsProvider`): a name without a path is a policy of the
+/// group Application, an empty one counts as absent.
+fn acls(path: &str, application: &ConfigGroup) -> Result<BTreeMap<String, String>, ConfigError> {
+    let acls: Acls = optional_value(path, application, "ACLs")?.unwrap_or_default();
+    let given = acls.acls.into_iter().filter(|(_, resource)| !resource.policy_ref.is_empty());
+    Ok(given
+        .map(|(name, ApiResource { policy_ref })| {
+            let absolute = policy_ref.starts_with('/');
+            (name, if absolute { policy_ref } else { format!("{path}/{policy_ref}") })
+        })
+        .collect())
 }
 
 fn channel_level(root: &ConfigGroup) -> Result<usize, ConfigError> {

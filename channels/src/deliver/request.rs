@@ -4,31 +4,15 @@
 //! Decoding is total: whatever a client sends becomes a value or a [`Refusal`] with Fabric's status.
 
 use bytes::Bytes;
-use grapevine_channels::ChannelId;
-use grapevine_channels::config::ChannelConfig;
-use grapevine_channels::policy::SignedData;
-use grapevine_channels::proto::common::{ChannelHeader, Envelope, Header, Payload, SignatureHeader, Status};
+use grapevine_crypto::Digest;
 use prost::Message;
 
-/// A request that is not served: the status to answer and why, in words for the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Fabric's status.
-    pub status: Status,
-    /// Why, and what the client can do.
-    pub info: String,
-}
+use crate::channel_id::ChannelId;
+use crate::policy::SignedData;
+use crate::proto::common::{ChannelHeader, Envelope, Header, Payload, SignatureHeader};
+use crate::proto::orderer::SeekInfo;
 
-impl Refusal {
-    /// A refusal with `status`.
-    pub fn new(status: Status, info: impl Into<String>) -> Self {
-        Self { status, info: info.into() }
-    }
-
-    fn bad(info: impl Into<String>) -> Self {
-        Self::new(Status::BadRequest, info)
-    }
-}
+use super::Refusal;
 
 /// A request whose destination is known, but not yet its sender.
 #[derive(Debug)]
@@ -72,6 +56,33 @@ impl Request {
         self.channel_header.channel_id.parse().ok()
     }
 
+    /// 400 unless the timestamp is there and at most `window_seconds` from `now` (Unix seconds), either way.
+    pub fn check_time(&self, now: i64, window_seconds: u64) -> Result<(), Refusal> {
+        let timestamp = self.channel_header.timestamp;
+        let timestamp = timestamp.ok_or_else(|| Refusal::bad("the channel header has no timestamp"))?;
+        if now.abs_diff(timestamp.seconds) > window_seconds {
+            return Err(Refusal::bad(
+                "the timestamp is too far from this server's time; set the clocks right",
+            ));
+        }
+        Ok(())
+    }
+
+    /// 400 unless the request names the certificate that its connection showed: its SHA-256, `None` if there was none.
+    /// To be asked only where client certificates are required.
+    pub fn check_binding(&self, client_certificate: Option<Digest>) -> Result<(), Refusal> {
+        let claimed = &self.channel_header.tls_cert_hash;
+        if client_certificate.is_some_and(|digest| digest.as_ref() == claimed.as_slice()) {
+            return Ok(());
+        }
+        Err(Refusal::bad("tls_cert_hash is not the SHA-256 of the client's TLS certificate"))
+    }
+
+    /// The seek inside; 400 if it does not parse. The header type is not looked at, as in Fabric.
+    pub fn seek(&self) -> Result<SeekInfo, Refusal> {
+        SeekInfo::decode(self.data.clone()).map_err(|error| Refusal::bad(format!("malformed seek: {error}")))
+    }
+
     /// Who signed what; 400 if the signature header is missing or malformed. Nothing is verified yet.
     pub fn signed_data(&self) -> Result<SignedData, Refusal> {
         if self.signature_header.is_empty() {
@@ -82,21 +93,4 @@ impl Request {
         let (data, signature) = (self.signed.clone(), self.signature.clone());
         Ok(SignedData { data, identity: header.creator.into(), signature })
     }
-}
-
-/// Checks that the signer satisfies `policy` of the channel and that its certificate has not expired at `now` (Unix
-/// seconds); 403 otherwise.
-pub fn authorise(config: &ChannelConfig, policy: &str, signed: &SignedData, now: i64) -> Result<(), Refusal> {
-    let forbidden = |info: String| Refusal::new(Status::Forbidden, info);
-    let channel = config.channel_id();
-    config.evaluate(policy, std::slice::from_ref(signed)).map_err(|error| {
-        forbidden(format!("the signer does not satisfy {policy} of channel {channel}: {error}"))
-    })?;
-    let identity = config
-        .identify(&signed.identity)
-        .map_err(|error| forbidden(format!("the signer is not a member: {error}")))?;
-    if identity.expired_at(now) {
-        return Err(forbidden("the signer's certificate has expired; renew it".into()));
-    }
-    Ok(())
 }

@@ -2,11 +2,21 @@
 
 use std::ops::RangeInclusive;
 
-use grapevine_channels::proto::common::Status;
-use grapevine_channels::proto::orderer::seek_position::Type;
-use grapevine_channels::proto::orderer::{SeekInfo, SeekPosition};
+use crate::proto::common::Status;
+use crate::proto::orderer::seek_position::Type;
+use crate::proto::orderer::{SeekErrorResponse, SeekInfo, SeekPosition};
 
-use crate::request::Refusal;
+use super::Refusal;
+
+/// 503 if the channel is not in working order (`failure` says why), unless the seek asks for best effort.
+pub fn check_health(failure: Option<&str>, seek: &SeekInfo) -> Result<(), Refusal> {
+    match failure {
+        Some(reason) if seek.error_response() == SeekErrorResponse::Strict => {
+            Err(Refusal::new(Status::ServiceUnavailable, reason))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The blocks of `seek` on a chain of `height` blocks (at least one), both ends included; `u64::MAX` as the end means
 /// without end.
@@ -46,7 +56,7 @@ pub fn range(seek: &SeekInfo, height: u64) -> Result<RangeInclusive<u64>, Refusa
 
 #[cfg(test)]
 mod tests {
-    use grapevine_channels::proto::orderer::SeekNextCommit;
+    use crate::proto::orderer::SeekNextCommit;
 
     use super::*;
 
