@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod cli;
 pub mod deliver;
+pub mod deliver_server;
 pub mod driver;
 pub mod ledger;
 pub mod net;
