@@ -126,6 +126,11 @@ impl Chain {
         }
     }
 
+    /// Header hash of the block kept in memory at this number.
+    pub fn kept_hash(&self, number: u64) -> Option<Digest> {
+        self.recent.get(&number).or_else(|| self.pending.get(&number)).map(AuthenticBlock::hash)
+    }
+
     /// Takes an authentic block.
     pub fn offer(&mut self, block: AuthenticBlock) -> Offer {
         let number = block.number();

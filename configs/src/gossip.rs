@@ -27,15 +27,16 @@
 //! | state.batchSize | 10 | 10 | |
 //! | state.blockBufferSize | 20 | 64 | blocks that wait for an earlier one; room for a few batches from several peers |
 //! | state.maxRetries | 3 | 3 | |
+//! | onEquivocation | none | alarm | ours alone: what to do when orderers sign two blocks at one number; `halt` stops the channel at once |
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::document::Node;
+use crate::document::{Node, Value};
 use crate::endpoint::Endpoint;
 use crate::error::{ConfigError, Finding};
-use crate::reader::{Foreign, Reader, Section, Source};
+use crate::reader::{Foreign, Reader, Scalar, Section, Source};
 use crate::units::Period;
 
 /// `peer.gossip`. The module's documentation has the table of defaults and reasons.
@@ -72,6 +73,29 @@ pub struct GossipConfig {
     pub election: ElectionConfig,
     /// `peer.gossip.state`.
     pub state: StateConfig,
+    /// What to do when orderers sign two blocks at one number. Ours alone.
+    pub on_equivocation: OnEquivocation,
+}
+
+/// `peer.gossip.onEquivocation`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnEquivocation {
+    /// Keep the first block and the evidence, raise an alarm, and stop the channel only when the orderers follow the other.
+    #[default]
+    Alarm,
+    /// Stop the channel at once.
+    Halt,
+}
+
+impl Scalar for OnEquivocation {
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Text(text) if text.eq_ignore_ascii_case("alarm") => Ok(Self::Alarm),
+            Value::Text(text) if text.eq_ignore_ascii_case("halt") => Ok(Self::Halt),
+            _ => Err("is not known; write alarm or halt".to_owned()),
+        }
+    }
 }
 
 /// `peer.gossip.election`.
@@ -135,6 +159,7 @@ impl Default for GossipConfig {
                 block_buffer_size: 64,
                 max_retries: 3,
             },
+            on_equivocation: OnEquivocation::Alarm,
         }
     }
 }
@@ -162,6 +187,7 @@ impl GossipConfig {
             reconnect_interval: gossip.value("reconnectInterval", base.reconnect_interval),
             election: ElectionConfig::read(&mut gossip.section("election"), &base.election),
             state: StateConfig::read(&mut gossip.section("state"), &base.state),
+            on_equivocation: gossip.value("onEquivocation", base.on_equivocation),
         }
     }
 

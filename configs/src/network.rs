@@ -141,7 +141,7 @@ pub struct Peer {
     pub name: String,
     /// Address and port to listen on; port 0: `net init` chooses a free port and writes it everywhere.
     pub listen_address: SocketAddr,
-    /// Address for peers of other organisations. An anchor peer without one gets its listen address.
+    /// Address for peers of other organisations; its listen address by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_endpoint: Option<Endpoint>,
     /// Names of peers of the same organisation to contact at start; by default the first two others.

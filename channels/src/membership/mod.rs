@@ -117,7 +117,7 @@ impl Member {
     /// The endpoint this node should dial, if it may know one.
     pub fn endpoint(&self) -> Option<&str> {
         let internal = self.internal_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
-        internal.or(Some(self.external_endpoint.as_str()).filter(|endpoint| !endpoint.is_empty()))
+        internal.or_else(|| Some(self.external_endpoint.as_str()).filter(|endpoint| !endpoint.is_empty()))
     }
 }
 

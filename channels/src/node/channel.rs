@@ -103,9 +103,26 @@ impl Node {
     ) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         channel.anchors = anchors;
+        self.send_last_block_to_removed(&id, &scope);
         self.scopes.insert(id, scope);
         self.scopes_changed(now);
         self.membership.handle_trust_changed(now, self.authority.as_ref());
+    }
+
+    /// Peers of an organisation that a config block removes get that block, so that they know why nothing follows.
+    fn send_last_block_to_removed(&mut self, id: &ChannelId, scope: &Scope) {
+        let Some(channel) = self.channels.get(id) else { return };
+        let last = channel.chain.height().saturating_sub(1);
+        let Some(block) = channel.chain.held(last) else { return };
+        let removed: Vec<PkiId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !scope.organizations.contains(&peer.organization))
+            .map(|(pki_id, _)| *pki_id)
+            .collect();
+        for peer in removed {
+            self.send_block(peer, id, last, BulkKind::Reply, block.clone());
+        }
     }
 
     fn scopes_changed(&mut self, now: Time) {
@@ -236,8 +253,13 @@ impl Node {
             }
             Offer::Known => self.counters.duplicate_blocks += 1,
             Offer::TooFar => channel.reconciliation.look_again(now),
-            Offer::Conflict { .. } => {
-                self.event(Event::Fork { channel: id.clone(), number, dropped: hash });
+            Offer::Conflict { kept } => {
+                self.fork(id, block);
+                if self.config.halt_on_equivocation {
+                    let reason =
+                        format!("the orderers signed two blocks {number}: {kept} is kept, {hash} is not");
+                    return self.outputs.push_back(Output::Halt { channel: id.clone(), reason });
+                }
             }
         }
         self.commit_ready(now, id);
@@ -249,14 +271,22 @@ impl Node {
             match channel.chain.poll_commit() {
                 Some(Ok(block)) => self.outputs.push_back(Output::Commit { channel: id.clone(), block }),
                 Some(Err(block)) => {
-                    channel.reconciliation.look_again(now);
-                    let (number, dropped) = (block.number(), block.hash());
-                    self.event(Event::Fork { channel: id.clone(), number, dropped });
+                    let reason = format!(
+                        "block {} of the orderers does not follow this ledger's last block: compare with other organisations which history is the agreed one",
+                        block.number()
+                    );
+                    self.fork(id, block);
+                    return self.outputs.push_back(Output::Halt { channel: id.clone(), reason });
                 }
                 None => break,
             }
         }
         self.reconcile(now, id);
+    }
+
+    fn fork(&mut self, id: &ChannelId, block: AuthenticBlock) {
+        self.event(Event::Fork { channel: id.clone(), number: block.number(), dropped: block.hash() });
+        self.outputs.push_back(Output::KeepEvidence { channel: id.clone(), block });
     }
 
     pub(super) fn handle_committed(&mut self, now: Time, id: &ChannelId, height: u64, tip: Digest) {
@@ -266,7 +296,8 @@ impl Node {
         channel.tip = tip;
         channel.election.handle_height(height);
         // At once if nothing was announced lately, else when the interval has passed: many blocks, one frame.
-        channel.announce_at.get_or_insert((channel.announced_at + interval).max(now));
+        let due = (channel.announced_at + interval).max(now);
+        channel.announce_at = Some(channel.announce_at.map_or(due, |at| at.min(due)));
         self.commit_ready(now, id);
     }
 

@@ -19,8 +19,8 @@ pub enum Event {
         /// Who leads; `None`: nobody known.
         term: Option<Term>,
     },
-    /// An authentic block does not link to the own chain, or two authentic ones share a number: orderers signed
-    /// two histories. The own chain stays as it is.
+    /// Orderers signed two histories: an authentic block does not link to the own chain, or shares a number with
+    /// another. The own chain stays as it is.
     Fork {
         /// The channel.
         channel: ChannelId,

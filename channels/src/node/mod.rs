@@ -12,6 +12,12 @@
 //! orderer it is pushed on; in order and linked it becomes [`Output::Commit`], and the ledger answers with
 //! [`Input::Committed`]. Unverified bytes touch no state but the list of what is being verified.
 //!
+//! # Equivocation
+//! Two authentic blocks of different header hash at one number mean that orderers signed two histories. The first stays, the
+//! other is kept as evidence and an alarm raised; only blocks that link to the own tip are followed. If the next authentic block links
+//! elsewhere the channel stops, since the orderers go on without us; with `halt_on_equivocation` it stops at once. A block at a number
+//! that is held already is verified only if its sender names another hash than ours.
+//!
 //! # Isolation
 //! Every frame of a channel is encoded through a [`crate::isolation::ChannelLink`]; there is no other way. Frames that
 //! arrive are matched against the sender's links first. Push, digests and election go to own-organisation members
@@ -73,6 +79,9 @@ pub struct NodeConfig {
     pub block_buffer_size: u64,
     /// Committed blocks kept in memory for others (`maxBlockCountToStore`).
     pub max_block_count_to_store: usize,
+    /// Stop a channel as soon as its orderers have signed two blocks at one number (`onEquivocation: halt`), not only
+    /// when they follow the other one.
+    pub halt_on_equivocation: bool,
     /// A changed height is announced at most this often (`publishStateInfoInterval`).
     pub publish_state_info_interval: Duration,
 }
@@ -301,6 +310,20 @@ pub enum Output {
         peer: PkiId,
         /// How.
         why: Penalty,
+    },
+    /// Keep an authentic block that contradicts the own chain: proof that the orderers signed two histories.
+    KeepEvidence {
+        /// The channel.
+        channel: ChannelId,
+        /// The block that is not followed.
+        block: AuthenticBlock,
+    },
+    /// Stop the channel where it is; its blocks stay.
+    Halt {
+        /// The channel.
+        channel: ChannelId,
+        /// Why, in plain words.
+        reason: String,
     },
     /// Something for logs and operators.
     Event(Event),

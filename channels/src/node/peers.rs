@@ -105,7 +105,10 @@ impl Node {
             .verifying
             .values()
             .any(|entry| entry.channel == id && entry.claim.is_some_and(|other| other == claim));
-        if channel.chain.holds(claim.number) || is_arriving {
+        let contradicts = claim
+            .hash
+            .is_some_and(|claimed| channel.chain.kept_hash(claim.number).is_some_and(|kept| kept != claimed));
+        if is_arriving || (channel.chain.holds(claim.number) && !contradicts) {
             self.counters.duplicate_blocks += 1;
             return self.reconcile(now, &id);
         }

@@ -97,6 +97,9 @@ pub struct ChannelStatus {
     pub members: u64,
     /// Orderer this peer pulls blocks from at the moment.
     pub orderer: Option<String>,
+    /// Why the channel stands still, if it was stopped.
+    #[serde(default)]
+    pub stopped: Option<String>,
 }
 
 /// What a running peer knows about another.

@@ -29,6 +29,8 @@ use crate::net::{NetEvent, NetHandle};
 
 /// An orderer that sent a block which does not verify is asked again after this long.
 const ORDERER_DISTRUST: Duration = Duration::from_secs(1);
+/// A peer whose organisation was removed is disconnected after this long.
+const REMOVAL_GRACE: Duration = Duration::from_millis(500);
 /// Most config blocks being committed at a time; they come one by one.
 const CONFIG_BLOCKS_MAX: usize = 64;
 
@@ -61,7 +63,11 @@ pub(super) struct Core {
     pub(super) config_blocks: BTreeMap<(ChannelId, u64), AuthenticBlock>,
     /// Identities of connected peers, to check again when trust changes.
     pub(super) connected: BTreeMap<grapevine_crypto::PkiId, Bytes>,
-    /// Orderer streams to start again later, and from which block.
+    /// Peers that are no longer members, when to disconnect them, and why.
+    pub(super) dismissals: BTreeMap<grapevine_crypto::PkiId, (Instant, String)>,
+    /// Channels that were stopped, and why.
+    pub(super) halted: BTreeMap<ChannelId, String>,
+    /// Orderer streams to start again later.
     pub(super) restarts: BTreeMap<ChannelId, Instant>,
 }
 
@@ -136,13 +142,22 @@ impl Core {
     fn next_wake(&self) -> Instant {
         let deadline = self.node.next_deadline().map(|at| self.started + Duration::from_nanos(at.as_nanos()));
         let restart = self.restarts.values().min().copied();
-        let wake = deadline.into_iter().chain(restart).min();
+        let dismissal = self.dismissals.values().map(|(at, _)| *at).min();
+        let wake = deadline.into_iter().chain(restart).chain(dismissal).min();
         wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(1))
     }
 
     fn tick(&mut self) {
         self.node.handle_timeout(self.now());
         let now = Instant::now();
+        let dismissed: BTreeMap<_, _> = std::mem::take(&mut self.dismissals);
+        for (peer, (at, reason)) in dismissed {
+            if at > now {
+                self.dismissals.insert(peer, (at, reason));
+            } else {
+                self.net.disconnect(peer, &format!("no longer a member: {reason}"));
+            }
+        }
         let due: Vec<ChannelId> =
             self.restarts.iter().filter(|(_, at)| **at <= now).map(|(channel, _)| channel.clone()).collect();
         for channel in due {
@@ -198,8 +213,7 @@ impl Core {
                 Ok(())
             }
             LedgerReport::Refused { channel, number, error } => {
-                tracing::error!(%channel, number, %error, "the ledger refused a block; the channel stops");
-                self.halt(&channel);
+                self.halt(&channel, format!("the ledger refused block {number}: {error}"));
                 Ok(())
             }
             LedgerReport::Failed { error } => {
@@ -312,8 +326,8 @@ impl Core {
         let config = match self.verifier.committed(channel, &block.hash()) {
             Some(Ok(config)) => config,
             Some(Err(reason)) => {
-                tracing::error!(%channel, block = block.number(), reason, "the new config cannot be used; the channel stops");
-                return self.halt(channel);
+                let number = block.number();
+                return self.halt(channel, format!("the config of block {number} cannot be used: {reason}"));
             }
             None => return,
         };
@@ -329,18 +343,20 @@ impl Core {
             .iter()
             .filter_map(|(peer, identity)| Some((*peer, self.trust.check(identity).err()?)))
             .collect();
-        for (peer, reason) in distrusted {
-            self.net.disconnect(peer, &format!("no longer a member: {reason}"));
-        }
+        // Not at once: the block that removes them is on its way to them.
+        let at = Instant::now() + REMOVAL_GRACE;
+        self.dismissals.extend(distrusted.into_iter().map(|(peer, reason)| (peer, (at, reason))));
         let own = self.trust.signer().identity().msp_id();
         if !config.application_orgs().contains_key(own) {
-            tracing::warn!(%channel, "{own} was removed from the channel; its last block here is {}", block.number());
-            self.halt(channel);
+            let reason = format!("block {} removed {own} from the channel", block.number());
+            self.halt(channel, reason);
         }
     }
 
     /// Stops a channel where it is; its blocks stay.
-    fn halt(&mut self, channel: &ChannelId) {
+    fn halt(&mut self, channel: &ChannelId, reason: String) {
+        tracing::error!(%channel, reason, "the channel stops");
+        self.halted.insert(channel.clone(), reason);
         self.orderers.stop(channel);
         self.restarts.remove(channel);
         self.feed(Input::Leave(channel.clone()));
@@ -384,6 +400,14 @@ impl Core {
                 self.trust.penalise(peer);
                 self.net.disconnect(peer, &why.to_string());
             }
+            Output::KeepEvidence { channel, block } => {
+                if let Err(error) = self.ledger.keep_evidence(&channel, &block) {
+                    tracing::error!(%channel, %error, "evidence against the orderers cannot be written");
+                }
+            }
+            Output::Halt { channel, reason } => {
+                self.halt(&channel, reason);
+            }
             Output::Event(event) => self.event(event),
         }
     }
@@ -414,8 +438,7 @@ impl Core {
         }
         // The chain keeps less in flight than the thread's queue takes, so a refusal means that it has stopped.
         if let Err(error) = self.ledger_thread.try_commit(&channel, vec![block]) {
-            tracing::error!(%channel, %error, "a block cannot be committed; the channel stops");
-            self.halt(&channel);
+            self.halt(&channel, format!("a block cannot be committed: {error}"));
         }
     }
 

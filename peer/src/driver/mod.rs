@@ -102,6 +102,8 @@ pub async fn run(config: PeerConfig) -> anyhow::Result<()> {
         readings,
         config_blocks: BTreeMap::new(),
         connected: BTreeMap::new(),
+        dismissals: BTreeMap::new(),
+        halted: BTreeMap::new(),
         restarts: BTreeMap::new(),
     };
     core.join_known_channels()?;
@@ -114,8 +116,7 @@ pub async fn run(config: PeerConfig) -> anyhow::Result<()> {
         "running"
     );
     let feeds = Feeds { net_events, ledger_reports, verdicts, orderer_news, not_sent, admin_calls };
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -16,7 +16,8 @@ use grapevine_crypto::Signer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::deliver::{
-    AddressOverride, ClientCertificate, DeliverClient, DeliverConfig, DeliverEndpoint, DeliverEvent, DeliverTls,
+    AddressOverride, ClientCertificate, DeliverClient, DeliverConfig, DeliverEndpoint, DeliverEvent,
+    DeliverTls,
 };
 
 /// Blocks of one channel between the orderer's stream and the ledger.
@@ -164,10 +165,12 @@ impl Settings {
     fn read(config: &PeerConfig) -> anyhow::Result<Self> {
         let (tls, client) = (&config.peer.tls, &config.peer.deliveryclient);
         let read = |key: &str, path: &std::path::Path| {
-            std::fs::read(path).map_err(|error| anyhow::anyhow!("{key}: cannot read {}: {error}", path.display()))
+            std::fs::read(path)
+                .map_err(|error| anyhow::anyhow!("{key}: cannot read {}: {error}", path.display()))
         };
         let tls = if tls.enabled {
-            let roots = tls.rootcert.file.as_deref().map(|path| read("peer.tls.rootcert.file", path)).transpose()?;
+            let roots =
+                tls.rootcert.file.as_deref().map(|path| read("peer.tls.rootcert.file", path)).transpose()?;
             let certificate = tls.client_cert.file.as_deref().or(tls.cert.file.as_deref());
             let key = tls.client_key.file.as_deref().or(tls.key.file.as_deref());
             let pair = match (certificate, key) {

@@ -8,7 +8,7 @@ use grapevine_channels::election::ElectionConfig;
 use grapevine_channels::membership::MembershipConfig;
 use grapevine_channels::node::NodeConfig;
 use grapevine_channels::reconciliation::ReconciliationConfig;
-use grapevine_configs::PeerConfig;
+use grapevine_configs::{OnEquivocation, PeerConfig};
 
 use crate::net::NetConfig;
 
@@ -65,6 +65,7 @@ pub(super) fn node(config: &PeerConfig, listening: SocketAddr) -> anyhow::Result
         },
         block_buffer_size: u64::try_from(gossip.state.block_buffer_size).context("state.blockBufferSize")?,
         max_block_count_to_store: gossip.max_block_count_to_store,
+        halt_on_equivocation: gossip.on_equivocation == OnEquivocation::Halt,
         publish_state_info_interval: HEIGHT_ANNOUNCEMENT_INTERVAL,
     })
 }

@@ -59,6 +59,7 @@ fn channel(core: &Core, id: &ChannelId) -> ChannelStatus {
         is_leader: core.node.is_leader(id),
         members: u64::try_from(core.node.channel_members(id).len()).unwrap_or(u64::MAX).saturating_add(1),
         orderer: core.orderers.endpoint(id).map(ToOwned::to_owned),
+        stopped: core.halted.get(id).cloned(),
     }
 }
 

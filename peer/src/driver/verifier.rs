@@ -123,7 +123,8 @@ impl Verifier {
         let result = match verified {
             Ok(block) => {
                 if block.is_config() {
-                    let next = verifier.config().next(&block).map(Arc::new).map_err(|error| error.to_string());
+                    let next =
+                        verifier.config().next(&block).map(Arc::new).map_err(|error| error.to_string());
                     if let Some(state) = self.lock().get_mut(&channel) {
                         state.next.insert(block.hash(), next);
                     }

@@ -18,6 +18,7 @@
 //! The layout of keys stands in `ledger/keys.rs`; `meta` carries a format version, and a newer one is refused.
 
 mod error;
+mod evidence;
 mod keys;
 mod open;
 mod options;
@@ -39,6 +40,7 @@ use grapevine_crypto::Digest;
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
 pub use error::LedgerError;
+pub use evidence::EVIDENCE_MAX;
 pub use thread::{CommitRefused, LedgerCounters, LedgerLimits, LedgerReport, LedgerThread};
 
 use keys::{Head, IndexEntry};

@@ -213,8 +213,8 @@ fn anchor_peers(
     let anchors = channel.anchors(organization);
     let peers = organization.peers.iter().filter(|peer| anchors.contains(&organization.peer_name(peer)));
     let endpoint = |peer| {
-        let Endpoint { host, port } = advertised(network, organization, peer).1?;
-        Some(ChannelEndpoint { host, port })
+        let Endpoint { host, port } = advertised(network, peer).1;
+        ChannelEndpoint { host, port }
     };
-    peers.filter_map(endpoint).collect()
+    peers.map(endpoint).collect()
 }

@@ -79,20 +79,15 @@ pub(super) fn orderer_endpoint(orderer: &Orderer) -> Endpoint {
     orderer.external_endpoint.clone().unwrap_or_else(|| orderer.listen_address.into())
 }
 
-/// What a peer tells its own organisation, and others. An anchor peer is always told to others.
-pub(super) fn advertised(
-    network: &NetworkConfig,
-    organization: &Organization,
-    peer: &Peer,
-) -> (Endpoint, Option<Endpoint>) {
+/// What a peer tells its own organisation, and others. Both are the listen address unless the description says otherwise,
+/// so that every peer can serve the other organisations of its channels, whichever anchor peers are up.
+pub(super) fn advertised(network: &NetworkConfig, peer: &Peer) -> (Endpoint, Endpoint) {
     // Both were judged with the description.
     let gossip = network.gossip.apply(GossipConfig::default()).and_then(|base| peer.gossip.apply(base));
     let gossip = gossip.unwrap_or_default();
     let internal = gossip.endpoint.unwrap_or_else(|| Endpoint::from(peer.listen_address));
-    let name = organization.peer_name(peer);
-    let anchor = network.channels.iter().any(|channel| channel.anchors(organization).contains(&name));
     let external = gossip.external_endpoint.or_else(|| peer.external_endpoint.clone());
-    let external = external.or_else(|| anchor.then(|| internal.clone()));
+    let external = external.unwrap_or_else(|| internal.clone());
     (internal, external)
 }
 
@@ -104,7 +99,7 @@ fn peer_config(
     let name = organization.peer_name(peer);
     let base = GossipConfig {
         bootstrap: bootstrap(network, organization, peer),
-        external_endpoint: advertised(network, organization, peer).1,
+        external_endpoint: Some(advertised(network, peer).1),
         ..GossipConfig::default()
     };
     let gossip = peer.gossip.apply(network.gossip.apply(base)?)?;
@@ -136,7 +131,7 @@ fn peer_config(
 
 /// Addresses of the peers that are named, else of the first others of the organisation.
 fn bootstrap(network: &NetworkConfig, organization: &Organization, peer: &Peer) -> Vec<Endpoint> {
-    let told = |peer: &Peer| advertised(network, organization, peer).0;
+    let told = |peer: &Peer| advertised(network, peer).0;
     if let Some(names) = &peer.bootstrap {
         return names.iter().filter_map(|name| organization.peer(name)).map(told).collect();
     }

@@ -157,8 +157,7 @@ fn peers_start_with_their_own_organisation_and_their_channels() {
         let org1 = config.peer.local_msp_id == "Org1MSP";
         assert_eq!(config.channels.len(), if org1 { 2 } else { 1 });
         assert_eq!(config.network.id, "grapevine-demo");
-        // Only anchor peers are told to other organisations.
-        assert_eq!(config.external_endpoint().is_some(), name.starts_with("peer0."));
+        assert_eq!(config.external_endpoint().unwrap(), &config.internal_endpoint());
         let own: BTreeSet<String> = report
             .processes
             .iter()
