@@ -38,5 +38,7 @@ pub use error::{ConfigError, Origin, Problem, Warning};
 pub use gossip::{ElectionConfig, GossipConfig, GossipOverrides, OnEquivocation, StateConfig};
 pub use network::NetworkConfig;
 pub use orderer::OrdererConfig;
-pub use peer::{AddressOverride, DeliveryClientConfig, FileKey, FilesKey, PeerConfig, TlsConfig};
+pub use peer::{
+    AddressOverride, DeliverServiceConfig, DeliveryClientConfig, FileKey, FilesKey, PeerConfig, TlsConfig,
+};
 pub use units::{ByteSize, Period, UnitError};

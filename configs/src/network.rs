@@ -144,6 +144,9 @@ pub struct Peer {
     /// Address for peers of other organisations; its listen address by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_endpoint: Option<Endpoint>,
+    /// Address and port where clients stream blocks, if they may; port 0: `net init` chooses a free port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliver_listen_address: Option<SocketAddr>,
     /// Names of peers of the same organisation to contact at start; by default the first two others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Vec<String>>,
@@ -331,6 +334,7 @@ impl Peer {
             name: peer.required("name", String::new(), "give the peer a name, such as peer0"),
             listen_address: peer.required("listenAddress", ANY, LISTEN),
             external_endpoint: peer.optional("externalEndpoint"),
+            deliver_listen_address: peer.optional("deliverListenAddress"),
             bootstrap: peer.list("bootstrap"),
             gossip: GossipOverrides::read(peer, "gossip"),
         }

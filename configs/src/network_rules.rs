@@ -113,6 +113,10 @@ impl Rules<'_> {
         for (index, peer) in organization.peers.iter().enumerate() {
             let path = format!("{path}.peers[{index}]");
             self.process(&path, &peer.name, &organization.domain, peer.listen_address);
+            if let Some(address) = peer.deliver_listen_address {
+                let full = full_name(&peer.name, &organization.domain);
+                self.address(&format!("{path}.deliverListenAddress"), full, address);
+            }
             let overrides = [&self.network.gossip, &peer.gossip];
             let gossip =
                 overrides.into_iter().try_fold(GossipConfig::default(), |base, over| over.apply(base));
@@ -205,12 +209,17 @@ impl Rules<'_> {
         } else if !self.names.insert(full.to_ascii_lowercase()) {
             self.say(format!("{path}.name"), format!("{full} is taken; choose another name"));
         }
+        self.address(&format!("{path}.listenAddress"), full, address);
+    }
+
+    /// Nobody else listens there. Port 0 stands for one that is free.
+    fn address(&mut self, key: &str, process: String, address: SocketAddr) {
         if address.port() == 0 {
             return;
         }
-        if let Some(other) = self.addresses.insert(address, full.clone()) {
+        if let Some(other) = self.addresses.insert(address, process) {
             let message = format!("{address} is where {other} listens; choose another port");
-            self.say(format!("{path}.listenAddress"), message);
+            self.say(key, message);
         }
     }
 

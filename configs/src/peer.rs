@@ -60,6 +60,44 @@ pub struct PeerSection {
     pub deliveryclient: DeliveryClientConfig,
     /// `peer.tls`.
     pub tls: TlsConfig,
+    /// `peer.deliverService`.
+    #[serde(skip_serializing_if = "DeliverServiceConfig::is_off")]
+    pub deliver_service: DeliverServiceConfig,
+    /// `peer.authentication`.
+    pub authentication: AuthenticationConfig,
+    /// `peer.limits`.
+    pub limits: LimitsConfig,
+}
+
+/// `peer.deliverService`: blocks for clients, over gRPC. Ours alone; Fabric serves clients at `peer.listenAddress`, which
+/// here is the port for other peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliverServiceConfig {
+    /// Where clients connect; none: nothing is served.
+    pub listen_address: Option<SocketAddr>,
+}
+
+/// `peer.authentication`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AuthenticationConfig {
+    /// How far the time in a client's request may be from this peer's, either way. Default 15m, as in Fabric.
+    pub timewindow: Period,
+}
+
+/// `peer.limits`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LimitsConfig {
+    /// `peer.limits.concurrency`.
+    pub concurrency: ConcurrencyConfig,
+}
+
+/// `peer.limits.concurrency`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConcurrencyConfig {
+    /// Most delivery streams at a time. Default 2500, as in Fabric.
+    pub deliver_service: u32,
 }
 
 /// `peer.deliveryclient`: the connection to the ordering service. It is kept up for ever.
@@ -151,6 +189,24 @@ impl FileKey {
 impl FilesKey {
     pub(crate) const fn is_absent(&self) -> bool {
         self.files.is_empty()
+    }
+}
+
+impl DeliverServiceConfig {
+    pub(crate) const fn is_off(&self) -> bool {
+        self.listen_address.is_none()
+    }
+}
+
+impl Default for AuthenticationConfig {
+    fn default() -> Self {
+        Self { timewindow: Period::seconds(15 * 60) }
+    }
+}
+
+impl Default for ConcurrencyConfig {
+    fn default() -> Self {
+        Self { deliver_service: 2500 }
     }
 }
 
@@ -274,8 +330,29 @@ impl PeerConfig {
         if client.conn_timeout.is_zero() {
             say("peer.deliveryclient.connTimeout", "must be longer than 0s; 3s is usual");
         }
+        if peer
+            .deliver_service
+            .listen_address
+            .is_some_and(|address| same_socket(address, peer.listen_address))
+        {
+            let message = "is where other peers connect (peer.listenAddress); choose another port";
+            say("peer.deliverService.listenAddress", message);
+        }
+        if peer.authentication.timewindow.is_zero() {
+            say("peer.authentication.timewindow", "must be longer than 0s; 15m is usual");
+        }
+        if peer.limits.concurrency.deliver_service == 0 {
+            let message = "must be at least 1; 2500 is usual, and no peer.deliverService.listenAddress turns the service off";
+            say("peer.limits.concurrency.deliverService", message);
+        }
         found
     }
+}
+
+/// Whether both cannot be listened on; port 0 stands for any free one.
+fn same_socket(one: SocketAddr, other: SocketAddr) -> bool {
+    let overlap = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && overlap
 }
 
 impl PeerSection {
@@ -291,6 +368,22 @@ impl PeerSection {
             gossip: GossipConfig::read(&mut peer.section("gossip"), GossipConfig::default()),
             deliveryclient: DeliveryClientConfig::read(&mut peer.section("deliveryclient")),
             tls: TlsConfig::read(&mut peer.section("tls")),
+            deliver_service: DeliverServiceConfig {
+                listen_address: peer.section("deliverService").optional("listenAddress"),
+            },
+            authentication: AuthenticationConfig {
+                timewindow: peer
+                    .section("authentication")
+                    .value("timewindow", AuthenticationConfig::default().timewindow),
+            },
+            limits: LimitsConfig {
+                concurrency: ConcurrencyConfig {
+                    deliver_service: peer
+                        .section("limits")
+                        .section("concurrency")
+                        .value("deliverService", ConcurrencyConfig::default().deliver_service),
+                },
+            },
         }
     }
 }

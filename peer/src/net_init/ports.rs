@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::iter;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -30,6 +31,9 @@ pub(super) fn choose(network: &mut NetworkConfig, dir: &Path) -> Result<(), NetI
     for organization in &mut network.organizations {
         for peer in &mut organization.peers {
             search.fill(&peer.name, &organization.domain, &mut peer.listen_address)?;
+            if let Some(address) = &mut peer.deliver_listen_address {
+                search.fill(&peer.name, &organization.domain, address)?;
+            }
         }
     }
     Ok(())
@@ -38,7 +42,8 @@ pub(super) fn choose(network: &mut NetworkConfig, dir: &Path) -> Result<(), NetI
 /// Ports that the description names for any address.
 fn written(network: &NetworkConfig) -> BTreeSet<u16> {
     let peers = network.organizations.iter().flat_map(|organization| &organization.peers);
-    let peers = peers.map(|peer| peer.listen_address.port());
+    let peers = peers.flat_map(|peer| iter::once(peer.listen_address).chain(peer.deliver_listen_address));
+    let peers = peers.map(|address| address.port());
     peers.chain(network.ordering.orderers.iter().map(|orderer| orderer.listen_address.port())).collect()
 }
 

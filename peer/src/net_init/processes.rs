@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use grapevine_configs::network::{Orderer, Organization, Peer};
 use grapevine_configs::orderer::{Authentication, BatchOverrides, FileLedger, General, OrdererTls};
-use grapevine_configs::peer::{NetworkSection, PeerSection};
+use grapevine_configs::peer::{AuthenticationConfig, LimitsConfig, NetworkSection, PeerSection};
 use grapevine_configs::{
-    ClientConfig, ClientSection, ClientTls, Endpoint, FileKey, GossipConfig, NetworkConfig, OrdererConfig,
-    PeerConfig, Period, TlsConfig,
+    ClientConfig, ClientSection, ClientTls, DeliverServiceConfig, Endpoint, FileKey, GossipConfig,
+    NetworkConfig, OrdererConfig, PeerConfig, Period, TlsConfig,
 };
 
 use super::material::{orderer_organization_dir, peer_organization_dir};
@@ -123,6 +123,9 @@ fn peer_config(
                 rootcert: FileKey::of(own.join("tls/ca.crt")),
                 ..TlsConfig::default()
             },
+            deliver_service: DeliverServiceConfig { listen_address: peer.deliver_listen_address },
+            authentication: AuthenticationConfig::default(),
+            limits: LimitsConfig::default(),
             id: name,
         },
         channels,
