@@ -121,11 +121,8 @@ impl Blocks {
     }
 
     async fn read(&self, wanted: &Wanted) -> Result<Frame, ReadError> {
-        let failed = |reason: String| ReadError {
-            channel: wanted.channel.clone(),
-            number: wanted.number,
-            reason,
-        };
+        let failed =
+            |reason: String| ReadError { channel: wanted.channel.clone(), number: wanted.number, reason };
         let _reader = self.readers.acquire().await.map_err(|closed| failed(closed.to_string()))?;
         let (ledger, Wanted { channel, number, form }) = (self.ledger.clone(), wanted.clone());
         self.reads.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,7 @@ pub struct ChannelState {
     /// The config in force.
     pub config: Arc<ChannelConfig>,
     /// Why the channel has stopped, in words for clients.
-    pub failure: Option<&'static str>,
+    pub failure: Option<Arc<str>>,
 }
 
 /// The channels of a peer, told by its driver. Clones share one state; telling wakes the streams that wait.
@@ -51,9 +51,9 @@ impl DeliverChannels {
     }
 
     /// The channel goes no further; its blocks stay. Strict readers are refused from now on.
-    pub fn halted(&self, channel: &ChannelId, reason: &'static str) {
+    pub fn halted(&self, channel: &ChannelId, reason: &str) {
         if let Some(state) = self.lock().get(channel) {
-            state.send_modify(|state| state.failure = Some(reason));
+            state.send_modify(|state| state.failure = Some(reason.into()));
         }
     }
 

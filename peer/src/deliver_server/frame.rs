@@ -79,7 +79,9 @@ impl Frame {
 pub(super) fn block(form: Form, channel: &ChannelId, stored: Bytes) -> Result<Vec<u8>, BlockError> {
     let block = Block::decode(stored, BLOCK_SIZE_MAX)?;
     if form == Form::Filtered {
-        return Ok(message(&DeliverResponse { r#type: Some(Type::FilteredBlock(filtered(channel, &block))) }));
+        return Ok(message(&DeliverResponse {
+            r#type: Some(Type::FilteredBlock(filtered(channel, &block))),
+        }));
     }
     let with_data = form == Form::Whole || block.is_config();
     let filter = vec![NOT_VALIDATED; block.transactions().len()];
@@ -113,9 +115,8 @@ fn put_prefix(out: &mut Vec<u8>, length: usize) {
 /// One entry for each transaction, in order. One that cannot be read has neither id nor type, where Fabric leaves it out.
 fn filtered(channel: &ChannelId, block: &Block) -> FilteredBlock {
     let entry = |transaction: &Bytes| {
-        let (txid, r#type) = transaction_payload(transaction)
-            .map(|view| (view.tx_id, view.header_type))
-            .unwrap_or_default();
+        let (txid, r#type) =
+            transaction_payload(transaction).map(|view| (view.tx_id, view.header_type)).unwrap_or_default();
         FilteredTransaction {
             txid,
             r#type,

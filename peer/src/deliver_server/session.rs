@@ -167,7 +167,7 @@ impl Session {
         let state = state.ok_or_else(unknown)?;
         let seek = request.seek()?;
         let now = state.borrow().clone();
-        check_health(now.failure, &seek)?;
+        check_health(now.failure.as_deref(), &seek)?;
         let policy = now.config.reader_policy(self.method.resource());
         let access = Access::grant(&now.config, policy, request.signed_data()?, shared.certificate_time())?;
         let numbers = range(&seek, now.height)?;
@@ -216,7 +216,7 @@ impl Session {
     ) -> Result<ChannelState, End> {
         loop {
             let now = state.borrow_and_update().clone();
-            check_health(now.failure, seek)?;
+            check_health(now.failure.as_deref(), seek)?;
             if self.shared.stop.is_cancelled() {
                 return Err(stopping().into());
             }
