@@ -1,0 +1,212 @@
+//! Doing what a node wants, as the driver of a real peer does; and, where the peer is a forger, not quite that.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use grapevine_channels::ChannelId;
+use grapevine_channels::chain::Held;
+use grapevine_channels::node::{Event as NodeEvent, Input, Output, Rejection, Ticket};
+use grapevine_crypto::PkiId;
+
+use crate::checker::Check;
+use crate::event::{HostEvent, Message};
+use crate::forger;
+use crate::simulation::{Cause, Simulation, cost_of};
+use crate::truth::{ChannelIndex, Site};
+
+impl Simulation {
+    pub(crate) fn carry_out_one(&mut self, peer: Site, cause: Cause, output: Output) -> Check {
+        match output {
+            Output::SendControl { peer: to, frame } => self.send_control(peer, &to, frame),
+            Output::SendBlock { peer: to, channel, number, header, block } => {
+                self.send_block(peer, to, channel, number, header, block)
+            }
+            Output::Dial { endpoint } => {
+                self.dial(peer, endpoint);
+                Ok(())
+            }
+            Output::Verify { ticket, channel, body, .. } => {
+                let channel = self.channel(&channel)?;
+                self.verify(peer, cause, ticket, channel, &body)
+            }
+            Output::Commit { channel, block } => {
+                let channel = self.channel(&channel)?;
+                let host = &self.hosts[peer];
+                self.checker.commit(&self.truth, &self.orderer, peer, channel, &block, host)?;
+                self.hosts[peer].disk_waiting.push((channel, block));
+                self.write(peer);
+                Ok(())
+            }
+            Output::StartDeliver { channel, next } => {
+                let channel = self.channel(&channel)?;
+                self.start_pulling(peer, channel, next);
+                Ok(())
+            }
+            Output::StopDeliver { channel } => {
+                let channel = self.channel(&channel)?;
+                self.stop_pulling(peer, channel);
+                Ok(())
+            }
+            Output::PersistIncarnation(incarnation) => {
+                self.hosts[peer].incarnation = incarnation;
+                Ok(())
+            }
+            Output::LinkOpened { peer: other, channel, tag } => {
+                let (other, channel) = (self.site(&other)?, self.channel(&channel)?);
+                self.hosts[peer].tags.insert((other, channel, tag));
+                Ok(())
+            }
+            Output::LinkClosed { peer: other, channel } => {
+                let (other, channel) = (self.site(&other)?, self.channel(&channel)?);
+                self.hosts[peer].tags.retain(|(of, on, _)| (*of, *on) != (other, channel));
+                Ok(())
+            }
+            Output::Penalise { peer: other, why } => {
+                let other = self.site(&other)?;
+                if self.truth.is_honest(peer) && self.truth.is_honest(other) {
+                    return Err(format!(
+                        "{} blames {}: {why}",
+                        self.truth.name(peer),
+                        self.truth.name(other)
+                    ));
+                }
+                self.measurements.penalties += 1;
+                let until = self.now + self.scenario.settings.penalty;
+                self.hosts[peer].penalties.insert(other, until);
+                if let Some(id) = self.network.open_at(peer, other) {
+                    self.later(Duration::ZERO, peer, HostEvent::Broken { connection: id });
+                    self.hang_up(peer, other, id);
+                }
+                Ok(())
+            }
+            // These orderers sign one history.
+            Output::KeepEvidence { block, .. } => Err(format!(
+                "{} has evidence against the orderers: {}",
+                self.truth.name(peer),
+                block.number()
+            )),
+            Output::Halt { channel, reason } => {
+                Err(format!("{} halts {channel}: {reason}", self.truth.name(peer)))
+            }
+            Output::Event(event) => self.note(peer, event),
+        }
+    }
+
+    fn note(&mut self, peer: Site, event: NodeEvent) -> Check {
+        let own = self.truth.peers[peer].credential.pki_id;
+        match event {
+            NodeEvent::Leader { term: Some(term), .. } if term.leader == own => {
+                self.measurements.leader_changes += 1;
+                Ok(())
+            }
+            NodeEvent::Fork { number, .. } if self.truth.is_honest(peer) => {
+                Err(format!("{} reports a fork at block {number}", self.truth.name(peer)))
+            }
+            NodeEvent::Alarm(text) if self.truth.is_honest(peer) => {
+                Err(format!("{} raises the alarm: {text}", self.truth.name(peer)))
+            }
+            NodeEvent::BlockRejected { from: None, reason, .. } => {
+                Err(format!("{} rejects a block of the orderer: {reason}", self.truth.name(peer)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn send_control(&mut self, peer: Site, to: &PkiId, frame: Bytes) -> Check {
+        let to = self.site(to)?;
+        // Without a connection the transport drops the frame; every exchange is repeated.
+        let Some(id) = self.network.open_at(peer, to) else { return Ok(()) };
+        let Some(connection) = self.network.connections.get(&id) else { return Ok(()) };
+        let frame = if self.truth.is_honest(peer) {
+            self.checker.control_written(&self.truth, connection, peer, &frame)?;
+            frame
+        } else {
+            forger::tamper(&mut self.rng, frame)
+        };
+        self.send(peer, to, id, Message::Control(frame));
+        Ok(())
+    }
+
+    fn send_block(
+        &mut self,
+        peer: Site,
+        to: PkiId,
+        id: ChannelId,
+        number: u64,
+        header: Bytes,
+        block: Held,
+    ) -> Check {
+        let (site, channel) = (self.site(&to)?, self.channel(&id)?);
+        let stored = match &block {
+            Held::Memory(block) => Some(block.clone()),
+            Held::Ledger(number) => {
+                let place = usize::try_from(*number).unwrap_or(usize::MAX);
+                self.hosts[peer].ledgers[channel].get(place).cloned()
+            }
+        };
+        let open = self.network.open_at(peer, site);
+        let (Some(connection_id), Some(stored)) = (open, stored) else {
+            let now = self.hosts[peer].local(self.now);
+            if let Some(node) = &mut self.hosts[peer].node {
+                node.handle(now, Input::NotSent { peer: to, channel: id, number });
+            }
+            return Ok(());
+        };
+        let Some(connection) = self.network.connections.get(&connection_id) else { return Ok(()) };
+        let size = stored.size();
+        let (header, body) = if self.truth.is_honest(peer) {
+            let host = &self.hosts[peer];
+            self.checker.block_written(&self.truth, connection, peer, &header, &block, host)?;
+            (header, stored.encoded().clone())
+        } else {
+            forger::forge_block(&mut self.rng, header, size)
+        };
+        if self.hosts[peer].pullers.contains_key(&channel) {
+            self.measurements.leader_bytes_sent += size as u64;
+        }
+        self.send(peer, site, connection_id, Message::Bulk { header, body, size });
+        Ok(())
+    }
+
+    /// One verifier per peer, first come first served.
+    fn verify(
+        &mut self,
+        peer: Site,
+        cause: Cause,
+        ticket: Ticket,
+        channel: ChannelIndex,
+        body: &[u8],
+    ) -> Check {
+        let result = self
+            .orderer
+            .verify(channel, body)
+            .ok_or_else(|| Rejection::Forged("no orderer of this channel signed it".into()));
+        let from = match cause {
+            Cause::Peer(from) => Some(from),
+            Cause::Orderer(channel) => {
+                self.deliver_verifying(peer, channel, ticket);
+                None
+            }
+            Cause::Other => None,
+        };
+        if let Some(from) = from {
+            self.checker.verifying(peer, from, true)?;
+        }
+        let settings = &self.scenario.settings;
+        let size = result.as_ref().map_or(self.scenario.block_bytes, |block| block.size());
+        let cost = settings.verify_cost + cost_of(settings.verify_cost_per_mb, size);
+        let host = &mut self.hosts[peer];
+        host.verifier_free_at = host.verifier_free_at.max(self.now) + cost;
+        let wait = host.verifier_free_at.since(self.now);
+        self.later(wait, peer, HostEvent::Verified { ticket, channel, from, result });
+        Ok(())
+    }
+
+    fn site(&self, pki_id: &PkiId) -> Result<Site, String> {
+        self.truth.site(pki_id).ok_or_else(|| format!("output for {pki_id}, which does not exist"))
+    }
+
+    fn channel(&self, id: &ChannelId) -> Result<ChannelIndex, String> {
+        self.truth.channel(id).ok_or_else(|| format!("output for channel {id}, which does not exist"))
+    }
+}

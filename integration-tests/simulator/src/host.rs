@@ -1,0 +1,125 @@
+//! The process around one node: what survives it, and what it waits for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use grapevine_channels::block::AuthenticBlock;
+use grapevine_channels::isolation::TAG_SIZE;
+use grapevine_channels::node::{Node, Ticket};
+use grapevine_channels::time::Time;
+
+use crate::event::{HostEvent, SessionId};
+use crate::truth::{ChannelIndex, Site};
+
+/// The client that pulls one channel from the orderer.
+#[derive(Debug)]
+pub(crate) struct Puller {
+    pub(crate) session: SessionId,
+    /// First block to ask for after a reconnection.
+    pub(crate) next: u64,
+    pub(crate) connected: bool,
+    pub(crate) failures: u32,
+    /// Blocks that came and have no place yet.
+    pub(crate) waiting: VecDeque<AuthenticBlock>,
+    pub(crate) consumed: u64,
+    /// Blocks with a place: under verification, and on the way to the ledger.
+    pub(crate) verifying: BTreeSet<Ticket>,
+    pub(crate) committing: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Host {
+    // What survives a crash.
+    /// The ledger of every channel; empty: never joined.
+    pub(crate) ledgers: Vec<Vec<AuthenticBlock>>,
+    pub(crate) joined: BTreeSet<ChannelIndex>,
+    pub(crate) incarnation: u64,
+    /// Counts lost disks.
+    pub(crate) wipes: u64,
+
+    // What does not.
+    /// Counts starts; events of former ones are void.
+    pub(crate) boot: u64,
+    pub(crate) booted_at: Time,
+    /// `None`: down.
+    pub(crate) node: Option<Node>,
+    pub(crate) paused: bool,
+    /// What waits for a paused process.
+    pub(crate) inbox: VecDeque<HostEvent>,
+    pub(crate) timer_generation: u64,
+    pub(crate) timer_at: Option<Time>,
+    /// When the last timeout was handled, and how many were at that moment.
+    pub(crate) timeouts: (Time, u32),
+    pub(crate) verifier_free_at: Time,
+    pub(crate) disk_waiting: Vec<(ChannelIndex, AuthenticBlock)>,
+    /// What is being written; `None`: the disk is idle.
+    pub(crate) disk_writing: Option<Vec<(ChannelIndex, AuthenticBlock)>>,
+    pub(crate) pullers: BTreeMap<ChannelIndex, Puller>,
+    /// Until when misbehaving peers are kept out.
+    pub(crate) penalties: BTreeMap<Site, Time>,
+    /// Tags of bulk messages that may come.
+    pub(crate) tags: BTreeSet<(Site, ChannelIndex, [u8; TAG_SIZE])>,
+}
+
+impl Host {
+    pub(crate) fn new(channels: usize, joined: BTreeSet<ChannelIndex>) -> Self {
+        Self {
+            ledgers: vec![Vec::new(); channels],
+            joined,
+            incarnation: 0,
+            wipes: 0,
+            boot: 0,
+            booted_at: Time::ZERO,
+            node: None,
+            paused: false,
+            inbox: VecDeque::new(),
+            timer_generation: 0,
+            timer_at: None,
+            timeouts: (Time::ZERO, 0),
+            verifier_free_at: Time::ZERO,
+            disk_waiting: Vec::new(),
+            disk_writing: None,
+            pullers: BTreeMap::new(),
+            penalties: BTreeMap::new(),
+            tags: BTreeSet::new(),
+        }
+    }
+
+    /// Forgets all that a crash loses.
+    pub(crate) fn crash(&mut self) {
+        self.boot += 1;
+        self.node = None;
+        self.paused = false;
+        self.inbox.clear();
+        self.timer_at = None;
+        self.disk_waiting.clear();
+        self.disk_writing = None;
+        self.pullers.clear();
+        self.penalties.clear();
+        self.tags.clear();
+    }
+
+    /// The time of the process: since its start.
+    pub(crate) fn local(&self, now: Time) -> Time {
+        Time::from_nanos(now.as_nanos().saturating_sub(self.booted_at.as_nanos()))
+    }
+
+    /// Global time of a local moment.
+    pub(crate) fn global(&self, local: Time) -> Time {
+        Time::from_nanos(self.booted_at.as_nanos().saturating_add(local.as_nanos()))
+    }
+
+    /// Whether it runs and is not paused.
+    pub(crate) fn is_running(&self) -> bool {
+        self.node.is_some() && !self.paused
+    }
+
+    /// Number of blocks on disk.
+    pub(crate) fn height(&self, channel: ChannelIndex) -> u64 {
+        self.ledgers[channel].len() as u64
+    }
+
+    /// Whether it keeps a peer out now.
+    pub(crate) fn keeps_out(&self, peer: Site, now: Time) -> bool {
+        self.penalties.get(&peer).is_some_and(|until| *until > now)
+    }
+}

@@ -1,0 +1,44 @@
+//! The simulator: many real [`grapevine_channels::node::Node`]s in one process under virtual time.
+//!
+//! # Promise
+//! No socket, disk, clock or thread is used. One seed decides everything: the same [`Scenario`] and seed give the same
+//! run, event for event, which the report's trace hash shows. What a peer's driver does in the real process (dialling,
+//! verifying, writing, pulling from the orderer, keeping misbehaving peers out) is modelled by a host around
+//! each node with the same rules and bounds.
+//!
+//! # What is modelled
+//! Connections are streams: frames arrive in order or not at all. [`Links`] says how long one takes. A direction that is
+//! cut holds frames back; healed in time they arrive late, after `broken_after` the connection breaks at both ends. A
+//! crash loses everything but the ledger and the incarnation; a paused peer gets all it missed at once when it
+//! resumes. Verification and disk take time. Blocks have no bodies, only sizes, so large blocks cost no memory.
+//!
+//! # What is checked
+//! The [`checker`](Violation) knows the truth and trusts no machine: see `checker.rs` for the list. Small checks run at every event,
+//! whole ones every 1,000 events and at the end. A run ends when, after the last fault and block, everybody has
+//! everything and agrees about the leaders, or with a [`Violation`] when that takes too long.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod carry_out;
+mod checker;
+mod deliver;
+mod event;
+mod fault;
+mod forger;
+mod host;
+mod links;
+mod network;
+mod orderer;
+mod report;
+mod scenario;
+mod settled;
+mod simulation;
+mod streams;
+mod truth;
+
+pub use checker::Violation;
+pub use fault::{Fault, Target, chaos, random_faults};
+pub use links::{FixedLinks, Links};
+pub use report::Report;
+pub use scenario::{ChannelPlan, Leadership, Organization, Scenario, Settings};
+pub use simulation::Simulation;
+pub use truth::{ChannelIndex, Site};

@@ -1,0 +1,153 @@
+//! Connections come, carry frames, and break.
+
+use std::time::Duration;
+
+use grapevine_channels::node::Input;
+use grapevine_channels::time::Time;
+use grapevine_channels::wire::{BulkHeader, BulkKind};
+
+use crate::checker::Check;
+use crate::event::{ConnectionId, Event, HostEvent, Message};
+use crate::simulation::{Cause, Kind, Simulation};
+use crate::truth::Site;
+
+impl Simulation {
+    /// Puts a message on a connection.
+    pub(crate) fn send(&mut self, from: Site, to: Site, id: ConnectionId, message: Message) {
+        let Some(message) = self.network.hold_back(id, from, message) else { return };
+        let at = self.links.arrival(self.now, from, to, message.size());
+        let at = self.network.in_order(id, from, message.stream(), at);
+        let boot = self.hosts[to].boot;
+        let event = HostEvent::Arrival { connection: id, message };
+        self.queue.push(at, Event::Host { peer: to, boot, event });
+    }
+
+    pub(crate) fn arrival(&mut self, peer: Site, id: ConnectionId, message: Message) -> Check {
+        let Some(connection) = self.network.connections.get(&id) else { return Ok(()) };
+        let from = connection.other_end(peer);
+        if self.network.open_at(peer, from) != Some(id) {
+            return Ok(());
+        }
+        let sender = self.truth.peers[from].credential.pki_id;
+        let kind = if message.stream() == 0 { Kind::Control } else { Kind::Bulk };
+        self.measurements.trace(self.now, from, peer, kind as u8, message.size());
+        match message {
+            Message::Control(frame) => {
+                self.measurements.control_bytes_received += frame.len() as u64;
+                self.checker.control_delivered(&self.truth, connection, peer, &frame)?;
+                self.feed(peer, Cause::Peer(from), Input::Control { peer: sender, frame })
+            }
+            Message::Bulk { header, body, size } => {
+                self.measurements.block_bytes_received += (header.len() + size) as u64;
+                self.checker.block_delivered(&self.truth, connection, peer, &header)?;
+                let claim = BulkHeader::parse(header.clone()).map_err(|error| error.to_string())?;
+                // As the transport does: a body is taken only for a tag the node has vouched for.
+                let tags = &self.hosts[peer].tags;
+                let tag = tags.iter().find(|(of, _, tag)| *of == from && tag.as_slice() == claim.tag);
+                let Some((_, channel, _)) = tag else { return Ok(()) };
+                let missed = claim.kind() == BulkKind::Reply;
+                if self.truth.is_honest(peer) {
+                    self.measurements.arrived(peer, *channel, claim.number, missed);
+                }
+                self.feed(peer, Cause::Peer(from), Input::Bulk { peer: sender, header, body })
+            }
+        }
+    }
+
+    /// A connection is gone for one end.
+    pub(crate) fn broken(&mut self, peer: Site, id: ConnectionId) -> Check {
+        let Some(connection) = self.network.connections.get(&id) else { return Ok(()) };
+        let other = connection.other_end(peer);
+        if !self.network.close_at(peer, id) {
+            return Ok(());
+        }
+        self.measurements.trace(self.now, other, peer, Kind::Broken as u8, 0);
+        let gone = self.truth.peers[other].credential.pki_id;
+        self.hosts[peer].tags.retain(|(of, ..)| *of != other);
+        self.feed(peer, Cause::Other, Input::Disconnected { peer: gone })
+    }
+
+    /// Ends a connection from one side: the other hears of it a moment later, or never while it is cut off.
+    pub(crate) fn hang_up(&mut self, peer: Site, other: Site, id: ConnectionId) {
+        let wait = if self.network.is_cut(peer, other) {
+            self.scenario.settings.broken_after
+        } else {
+            self.links.latency(peer, other)
+        };
+        self.later(wait, other, HostEvent::Broken { connection: id });
+    }
+
+    pub(crate) fn dial(&mut self, dialer: Site, endpoint: String) {
+        let Some(listener) = self.truth.site_at(&endpoint) else {
+            return self.later(
+                self.scenario.settings.dial_timeout,
+                dialer,
+                HostEvent::DialFailed { endpoint },
+            );
+        };
+        let round_trip = self.links.latency(dialer, listener) + self.links.latency(listener, dialer);
+        if !self.network.can_talk(dialer, listener) {
+            return self.later(
+                self.scenario.settings.dial_timeout,
+                dialer,
+                HostEvent::DialFailed { endpoint },
+            );
+        }
+        if self.hosts[listener].node.is_none() {
+            return self.later(round_trip, dialer, HostEvent::DialFailed { endpoint });
+        }
+        let boots = (self.hosts[dialer].boot, self.hosts[listener].boot);
+        self.queue.push(self.now + round_trip, Event::Established { dialer, listener, boots, endpoint });
+    }
+
+    pub(crate) fn established(
+        &mut self,
+        dialer: Site,
+        listener: Site,
+        boots: (u64, u64),
+        endpoint: String,
+    ) -> Check {
+        let [ours, theirs] = [dialer, listener].map(|site| &self.hosts[site]);
+        if ours.boot != boots.0 || ours.node.is_none() {
+            return Ok(());
+        }
+        let refused = theirs.boot != boots.1
+            || theirs.node.is_none()
+            || ours.keeps_out(listener, self.now)
+            || theirs.keeps_out(dialer, self.now);
+        let silent = ours.paused || theirs.paused || !self.network.can_talk(dialer, listener);
+        if refused || silent {
+            let wait = if refused { Duration::ZERO } else { self.scenario.settings.dial_timeout };
+            self.later(wait, dialer, HostEvent::DialFailed { endpoint });
+            return Ok(());
+        }
+        let (here, there) = (self.network.open_at(dialer, listener), self.network.open_at(listener, dialer));
+        if here.is_some() && here == there {
+            return Ok(());
+        }
+        // One side has not noticed yet that the former connection ended.
+        for (site, former) in [(dialer, here), (listener, there)] {
+            if let Some(former) = former {
+                self.broken(site, former)?;
+            }
+        }
+        self.measurements.trace(self.now, dialer, listener, Kind::Connected as u8, 0);
+        let session = self.network.connect(dialer, listener, self.seed, &self.truth);
+        for (site, other, endpoint) in [(dialer, listener, Some(endpoint)), (listener, dialer, None)] {
+            let credential = &self.truth.peers[other].credential;
+            let (peer, organization) = (credential.pki_id, credential.msp_id.clone());
+            self.feed(site, Cause::Other, Input::Connected { peer, organization, session, endpoint })?;
+        }
+        Ok(())
+    }
+
+    /// A direction has been cut for so long that keep-alives have given up.
+    pub(crate) fn silence(&mut self, id: ConnectionId, direction: usize, since: Time) {
+        let Some(connection) = self.network.connections.get(&id) else { return };
+        if connection.cut_since[direction] == Some(since) {
+            for end in connection.ends {
+                self.later(Duration::ZERO, end, HostEvent::Broken { connection: id });
+            }
+        }
+    }
+}
