@@ -25,15 +25,14 @@ pub struct DeliverChannels {
 }
 
 impl DeliverChannels {
-    /// A channel has been joined, or has a new config; `height` is the number of blocks in the ledger. A new config is
-    /// to be told before the height that includes its block, so that no block behind it is served under the old one.
+    /// A channel has been joined, or has a new config; the ledger has `height` blocks or more. A new config is to be told
+    /// before the height that includes its block, so that no block is served under a config that it has replaced.
     pub fn set(&self, config: Arc<ChannelConfig>, height: u64) {
         let mut channels = self.lock();
         match channels.get(config.channel_id()) {
             Some(state) => state.send_modify(|state| {
                 state.config = config;
                 state.height = state.height.max(height);
-                state.failure = None;
             }),
             None => {
                 let channel = config.channel_id().clone();

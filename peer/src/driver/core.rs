@@ -24,6 +24,7 @@ use super::trust::Trust;
 use super::verifier::{Verdict, Verifier};
 use super::{INCARNATION_KEY, STOP_GRACE, status};
 use crate::admin::{AdminCall, AdminRequest, AdminResponse};
+use crate::deliver_server::{DeliverChannels, DeliverServer};
 use crate::ledger::{Ledger, LedgerReport, LedgerThread};
 use crate::net::{NetEvent, NetHandle};
 
@@ -69,6 +70,9 @@ pub(super) struct Core {
     pub(super) halted: BTreeMap<ChannelId, String>,
     /// Orderer streams to start again later.
     pub(super) restarts: BTreeMap<ChannelId, Instant>,
+    /// What clients' streams know of the channels.
+    pub(super) client_channels: DeliverChannels,
+    pub(super) deliver_server: Option<DeliverServer>,
 }
 
 impl Core {
@@ -125,8 +129,15 @@ impl Core {
             tracing::error!(%error, "while stopping");
         }
         self.orderers.stop_all();
+        let streams_ended = async {
+            if let Some(server) = self.deliver_server {
+                server.stop().await;
+            }
+        };
         // What the ledger has taken is finished; nothing new comes, since the core has stopped.
-        if tokio::time::timeout(STOP_GRACE, self.ledger_thread.shutdown(ledger_reports)).await.is_err() {
+        let written = tokio::time::timeout(STOP_GRACE, self.ledger_thread.shutdown(ledger_reports));
+        let (written, ()) = tokio::join!(written, streams_ended);
+        if written.is_err() {
             tracing::warn!("the ledger is still writing; blocks not yet committed will be fetched again");
         }
     }
@@ -210,6 +221,8 @@ impl Core {
                 for block in committed.into_values() {
                     self.new_config(&channel, &block);
                 }
+                // After the config, so that no client gets a block under a config that it has replaced.
+                self.client_channels.committed(&channel, height);
                 Ok(())
             }
             LedgerReport::Refused { channel, number, error } => {
@@ -304,6 +317,7 @@ impl Core {
             height: number.saturating_add(1),
             tip,
         };
+        self.client_channels.set(config, setup.height);
         self.feed(Input::Join(setup));
         Ok(())
     }
@@ -336,6 +350,7 @@ impl Core {
         self.trust.set_channel(config.clone());
         self.limits.set_block_size(channel, config.block_size_max());
         self.orderers.reconfigure(channel, &config);
+        self.client_channels.set(config.clone(), block.number());
         let (scope, anchors) = (scope(genesis_hash, &config), anchors(&config));
         self.feed(Input::Reconfigured { channel: channel.clone(), scope, anchors });
         let distrusted: Vec<_> = self
@@ -356,6 +371,7 @@ impl Core {
     /// Stops a channel where it is; its blocks stay.
     fn halt(&mut self, channel: &ChannelId, reason: String) {
         tracing::error!(%channel, reason, "the channel stops");
+        self.client_channels.halted(channel, &reason);
         self.halted.insert(channel.clone(), reason);
         self.orderers.stop(channel);
         self.restarts.remove(channel);

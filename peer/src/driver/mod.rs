@@ -16,6 +16,7 @@
 //! its channel and says why; the other channels go on. A peer that misbehaves is disconnected and kept out for a
 //! while. SIGTERM and Ctrl-C hand leadership over, finish what the ledger has taken, and end in seconds.
 
+mod clients;
 mod core;
 mod limits;
 mod orderer;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::core::{Core, Feeds};
 use crate::admin::AdminServer;
+use crate::deliver_server::DeliverChannels;
 use crate::ledger::{self, Ledger, LedgerLimits, LedgerThread};
 use crate::net::Net;
 
@@ -105,8 +107,12 @@ pub async fn run(config: PeerConfig) -> anyhow::Result<()> {
         dismissals: BTreeMap::new(),
         halted: BTreeMap::new(),
         restarts: BTreeMap::new(),
+        client_channels: DeliverChannels::default(),
+        deliver_server: None,
     };
     core.join_known_channels()?;
+    core.deliver_server =
+        clients::start(&core.config, &core.trust, &core.ledger, &core.client_channels).await?;
     tracing::info!(
         peer = core.config.peer.id,
         organization = %own.msp_id,

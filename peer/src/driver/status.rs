@@ -87,6 +87,19 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("ledger_syncs", ledger.syncs),
     ];
     counters.extend(plain.map(|(name, value)| (name.to_owned(), value)));
+    if let Some(server) = &core.deliver_server {
+        let deliver = server.counters();
+        let of_clients = [
+            ("deliver_streams", deliver.streams),
+            ("deliver_streams_refused", deliver.streams_refused),
+            ("deliver_streams_cut", deliver.streams_cut),
+            ("deliver_connections_refused", deliver.connections_refused),
+            ("deliver_blocks_sent", deliver.blocks_sent),
+            ("deliver_blocks_read", deliver.blocks_read),
+            ("deliver_frame_bytes", deliver.frame_bytes),
+        ];
+        counters.extend(of_clients.map(|(name, value)| (name.to_owned(), value)));
+    }
     for id in core.node.channels() {
         let Some((chain, reconciliation)) = core.node.channel_counters(id) else { continue };
         let of_channel = [
