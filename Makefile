@@ -3,11 +3,12 @@
 #   make demo INPUT=path    the same with a file of yours instead of the orderer-mock binary
 #   make test               every test, the demo among them
 #   make lint               formatting, clippy, documentation
+#   make bench-verify       what verifying a block costs beside its hash and one signature check
 
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: demo test lint deps
+.PHONY: demo test lint bench-verify deps
 
 demo: deps
 	cargo build --release --locked --workspace
@@ -20,6 +21,9 @@ lint: deps
 	cargo fmt --check
 	cargo clippy --release --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --locked
+
+bench-verify:
+	cargo bench --locked -p grapevine-channels --bench verify
 
 # RocksDB is C++ and finds its header through libclang; everything else Rust brings along.
 # Nothing is asked of the package manager when all is there.

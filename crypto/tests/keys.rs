@@ -244,3 +244,38 @@ proptest! {
         let _ = PrivateKey::from_pkcs8_pem(&wrapped);
     }
 }
+
+proptest! {
+    /// The fast verifier against the one it replaced: right, wrong and malformed signatures, messages of any length.
+    #[test]
+    fn p256_verifies_exactly_what_the_reference_does(
+        seed in 1_u64..,
+        message in prop::collection::vec(any::<u8>(), 0..300),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 0..3),
+        high in any::<bool>(),
+    ) {
+        use p256::ecdsa::signature::{Signer as _, Verifier as _};
+        let mut scalar = [7_u8; 32];
+        scalar[..8].copy_from_slice(&seed.to_be_bytes());
+        scalar[0] &= 0x7f;
+        let key = p256::ecdsa::SigningKey::from_slice(&scalar).unwrap();
+        let public = PublicKey::from_sec1(key.verifying_key().to_sec1_point(true).as_bytes()).unwrap();
+        let low = { let signature: p256::ecdsa::Signature = key.sign(&message); signature.normalize_s() };
+        let signature = if high {
+            p256::ecdsa::Signature::from_scalars(low.r().to_bytes(), (-*low.s()).to_bytes()).unwrap()
+        } else {
+            low
+        };
+        let mut encoded = signature.to_der().as_bytes().to_vec();
+        for (place, bit) in flips {
+            let place = place.index(encoded.len());
+            encoded[place] ^= 1 << bit;
+        }
+        let reference = p256::ecdsa::Signature::from_der(&encoded).is_ok_and(|parsed| {
+            parsed.to_der().as_bytes() == encoded
+                && parsed.normalize_s() == parsed
+                && key.verifying_key().verify(&message, &parsed).is_ok()
+        });
+        prop_assert_eq!(public.verify(&message, &encoded).is_ok(), reference);
+    }
+}

@@ -56,13 +56,7 @@ impl AuthenticBlock {
 
     /// Wraps a block whose authenticity the caller has established.
     pub(crate) fn verified(block: Block) -> Self {
-        let encoded = block.encode();
-        // Transactions must be slices of the encoding, else what the block came in stays in memory beside it.
-        let block = if block.is_decoded_from(&encoded) {
-            block
-        } else {
-            Block::decode(encoded.clone(), usize::MAX).unwrap_or(block)
-        };
+        let (block, encoded) = block.canonical();
         let is_config = block.is_config();
         Self { inner: Arc::new(Inner { block, size: encoded.len(), encoded, is_config }) }
     }

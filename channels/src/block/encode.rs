@@ -66,6 +66,22 @@ pub(super) fn encode(block: &Block) -> Bytes {
     out.into()
 }
 
+/// Transactions and slot 0 as slices of `encoded`, which is what [`encode`] gave for the block.
+pub(super) fn slices(block: &Block, encoded: &Bytes) -> (Vec<Bytes>, Bytes) {
+    let prefixed = |length: usize| varint_length(length).saturating_add(1);
+    let header = header_body(block).len();
+    let mut position = prefixed(header).saturating_add(header).saturating_add(prefixed(data_length(block)));
+    let mut take = |before: usize, length: usize| {
+        let start = position.saturating_add(before).saturating_add(prefixed(length));
+        position = start.saturating_add(length);
+        encoded.slice(start..position)
+    };
+    let transactions = block.transactions().iter().map(|transaction| take(0, transaction.len())).collect();
+    let signatures_metadata =
+        take(prefixed(metadata_length(block, CANONICAL)), block.signatures_metadata().len());
+    (transactions, signatures_metadata)
+}
+
 pub(super) fn encoded_length(block: &Block) -> usize {
     form_length(block, CANONICAL)
 }
@@ -130,9 +146,19 @@ fn header_body(block: &Block) -> Vec<u8> {
 }
 
 fn put_prefix(sink: &mut impl Sink, tag: u8, length: usize) {
-    let mut prefix = vec![tag];
-    push_varint(&mut prefix, length as u64);
-    sink.put(&prefix);
+    // A tag and at most ten bytes of length; on the stack, since every transaction has one.
+    let mut prefix = [tag; 11];
+    let mut used = 1;
+    let mut rest = length as u64;
+    for byte in prefix.iter_mut().skip(1) {
+        used += 1;
+        *byte = (rest & 0x7f) as u8 | if rest >= 0x80 { 0x80 } else { 0 };
+        rest >>= 7;
+        if rest == 0 {
+            break;
+        }
+    }
+    sink.put(prefix.get(..used).unwrap_or_default());
 }
 
 fn entry_length(entry: &[u8]) -> usize {

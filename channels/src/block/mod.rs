@@ -20,7 +20,7 @@ mod decode;
 mod encode;
 mod header;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use grapevine_crypto::{Digest, sha256_of};
@@ -32,7 +32,7 @@ pub use header::BlockHeader;
 use crate::channel_id::{ChannelId, ChannelIdError};
 use crate::proto::common::{HeaderType, Metadata, OrdererBlockMetadata};
 use crate::protobuf::WireError;
-use crate::transaction::{TransactionError, TransactionView, transaction_payload};
+use crate::transaction::{TransactionError, transaction_payload};
 
 /// Most data entries of a block. Fabric's default for a batch is 500 messages; this bounds the memory that a block of
 /// minimal entries can make a parser allocate (32 bytes each).
@@ -131,6 +131,14 @@ struct Inner {
     signatures_metadata: Bytes,
     /// What the block was decoded from; empty if it was built here.
     source: Bytes,
+    first_transaction: OnceLock<Result<FirstTransaction, TransactionError>>,
+}
+
+/// What the first transaction says about the block. Owns its text, so that it keeps no buffer alive.
+#[derive(Debug, Clone)]
+struct FirstTransaction {
+    channel: String,
+    header_type: i32,
 }
 
 impl Block {
@@ -152,7 +160,27 @@ impl Block {
         source: Bytes,
     ) -> Self {
         let header_hash = header.hash();
-        Self { inner: Arc::new(Inner { header, header_hash, transactions, signatures_metadata, source }) }
+        Self::hashed(header, header_hash, transactions, signatures_metadata, source)
+    }
+
+    fn hashed(
+        header: BlockHeader,
+        header_hash: Digest,
+        transactions: Vec<Bytes>,
+        signatures_metadata: Bytes,
+        source: Bytes,
+    ) -> Self {
+        let first_transaction = OnceLock::new();
+        Self {
+            inner: Arc::new(Inner {
+                header,
+                header_hash,
+                transactions,
+                signatures_metadata,
+                source,
+                first_transaction,
+            }),
+        }
     }
 
     /// The header.
@@ -194,7 +222,7 @@ impl Block {
     /// Whether the block is one config transaction.
     pub fn is_config(&self) -> bool {
         self.inner.transactions.len() == 1
-            && self.first_transaction().is_ok_and(|view| view.header_type == HeaderType::Config as i32)
+            && self.first_transaction().is_ok_and(|first| first.header_type == HeaderType::Config as i32)
     }
 
     /// The channel that the first transaction names (Fabric: `protoutil.GetChannelIDFromBlock`).
@@ -203,10 +231,15 @@ impl Block {
         self.first_transaction()?.channel.parse().map_err(|source| BlockError::Channel { number, source })
     }
 
-    fn first_transaction(&self) -> Result<TransactionView, BlockError> {
+    /// Parsed once.
+    fn first_transaction(&self) -> Result<&FirstTransaction, BlockError> {
         let number = self.number();
         let first = self.inner.transactions.first().ok_or(BlockError::Empty { number })?;
-        transaction_payload(first).map_err(|source| BlockError::FirstTransaction { number, source })
+        let parsed = self.inner.first_transaction.get_or_init(|| {
+            let view = transaction_payload(first)?;
+            Ok(FirstTransaction { channel: view.channel, header_type: view.header_type })
+        });
+        parsed.as_ref().map_err(|source| BlockError::FirstTransaction { number, source: source.clone() })
     }
 
     /// The canonical unit: header, data and metadata slot 0, the other slots blank.
@@ -231,9 +264,19 @@ impl Block {
         encode::encode_served(self, with_data, transactions_filter, prefix)
     }
 
-    /// Whether the block's parts are slices of these very bytes.
-    fn is_decoded_from(&self, bytes: &Bytes) -> bool {
-        self.inner.source.as_ptr_range() == bytes.as_ptr_range()
+    /// The same block as slices of its canonical encoding, and that encoding: so that what is kept holds one buffer,
+    /// and no other beside it.
+    pub(crate) fn canonical(&self) -> (Self, Bytes) {
+        let encoded = self.encode();
+        if self.inner.source.as_ptr_range() == encoded.as_ptr_range() {
+            return (self.clone(), encoded);
+        }
+        let (transactions, signatures_metadata) = encode::slices(self, &encoded);
+        let inner = &self.inner;
+        let (header, hash) = (inner.header.clone(), inner.header_hash);
+        let block = Self::hashed(header, hash, transactions, signatures_metadata, encoded.clone());
+        block.with_first_transaction_of(self);
+        (block, encoded)
     }
 
     /// The same header and data with another slot 0.
@@ -241,14 +284,18 @@ impl Block {
         if signatures_metadata == self.inner.signatures_metadata {
             return self.clone();
         }
-        Self {
-            inner: Arc::new(Inner {
-                header: self.inner.header.clone(),
-                header_hash: self.inner.header_hash,
-                transactions: self.inner.transactions.clone(),
-                signatures_metadata,
-                source: Bytes::new(),
-            }),
+        let inner = &self.inner;
+        let (header, transactions) = (inner.header.clone(), inner.transactions.clone());
+        let block = Self::hashed(header, inner.header_hash, transactions, signatures_metadata, Bytes::new());
+        block.with_first_transaction_of(self);
+        block
+    }
+
+    /// Takes over what is known about the first transaction of a block with the same data.
+    fn with_first_transaction_of(&self, other: &Self) {
+        if let Some(first) = other.inner.first_transaction.get() {
+            // Fresh, so it is empty.
+            let _set = self.inner.first_transaction.set(first.clone());
         }
     }
 }

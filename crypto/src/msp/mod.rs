@@ -12,7 +12,7 @@
 //! 5. Its serial number is in no revocation list of its issuer (dates in the list are ignored).
 //! 6. If organisational units are demanded it has one of them; with NodeOUs on it tells exactly one role.
 //!
-//! **Bounds.** Validated identities are cached by the digest of their serialised bytes, at most [`CACHED_IDENTITIES_MAX`],
+//! **Bounds.** Validated identities are cached by their serialised bytes, at most [`CACHED_IDENTITIES_MAX`],
 //! oldest out first; only valid identities enter, so garbage cannot evict members. Building chains checks at most
 //! [`authorities::SIGNATURE_CHECKS_MAX`] signatures. [`Msp::cache_statistics`] counts.
 
@@ -32,7 +32,7 @@ use prost::Message as _;
 use x509_parser::prelude::FromDer as _;
 
 use crate::certificate::Certificate;
-use crate::digest::{Digest, sha256};
+use crate::digest::Digest;
 use crate::identity::{Identity, IdentityError, IdentityFields};
 use crate::names::{MspId, PkiId};
 use crate::pem::{self, PEM_BYTES_MAX};
@@ -143,14 +143,13 @@ impl Msp {
         if serialized.len() > SERIALIZED_BYTES_MAX {
             return Err(IdentityError::Malformed);
         }
-        let key = sha256(serialized);
-        if let Some(identity) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).find(&key) {
+        if let Some(identity) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).find(serialized) {
             return Ok(identity);
         }
         let message = self.decode(serialized)?;
         let certificate = Certificate::from_pem(&message.id_bytes)?;
         let identity = self.validated(&certificate, serialized)?;
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(key, identity.clone());
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.clone());
         Ok(identity)
     }
 
