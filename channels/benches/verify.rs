@@ -3,8 +3,8 @@
 //! Groups: `verify/SIZE/ALGORITHM` from received bytes to an authentic block, `sha256/SIZE`, `signature/ALGORITHM`. SIZE
 //! is that of the block's data: headers, certificates and signatures come on top and count as overhead. Afterwards a
 //! table sets them in relation: *share* is (hash + signature) ÷ verification, and must be at least [`SHARE_MIN`] for
-//! every block. The table has measurements of its own, taken in turns, so that a machine that is busy for a while slows
-//! down all of them alike; blocks come in both forms, as peers send them and as orderers do, whose unsigned metadata is
+//! every block. The table has measurements of its own, taken in turns call by call, so that a machine that is busy for a
+//! while slows down all of them alike; blocks come in both forms, as peers send them and as orderers do, whose unsigned metadata is
 //! dropped. Exit code 1 if a share is too low.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -32,10 +32,10 @@ const SHARE_MIN: f64 = 0.85;
 const SIZES: [(&str, usize, usize); 3] =
     [("1KB", 1_000, 1), ("160KB", 160_000, 100), ("2MB", 2_000_000, 500)];
 const ALGORITHMS: [(&str, Algorithm); 2] = [("Ed25519", Algorithm::Ed25519), ("P-256", Algorithm::EcdsaP256)];
-/// How often the table measures each thing; it shows medians, shares being those of the single rounds.
-const ROUNDS: usize = 101;
-/// Least duration of one measurement; shorter things are repeated within it.
-const MEASUREMENT: Duration = Duration::from_millis(4);
+/// How long the table measures each case, and how often at least. It shows the lower quartile: bursts of other work on
+/// the machine do not reach it.
+const MEASUREMENT: Duration = Duration::from_secs(3);
+const ROUNDS_MIN: usize = 40;
 
 struct Channel {
     orderer: Signer,
@@ -199,33 +199,29 @@ fn benchmark(criterion: &mut Criterion, cases: &[Case]) {
     group.finish();
 }
 
-/// Microseconds that one call takes, from as many as fill [`MEASUREMENT`].
-fn measure(work: &mut dyn FnMut()) -> f64 {
+/// Microseconds that a call takes.
+fn measure(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
-    let mut calls = 0_u32;
-    while start.elapsed() < MEASUREMENT {
-        work();
-        calls += 1;
-    }
-    start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
+    work();
+    start.elapsed().as_secs_f64() * 1e6
 }
 
-/// Hash, signature, verification as a peer sends the block and as an orderer does, one right after the other.
+/// Hash, signature, verification as a peer sends the block and as an orderer does, one call right after the other.
 fn measure_round(case: &Case) -> [f64; 4] {
     [
-        measure(&mut || {
+        measure(|| {
             black_box(sha256(black_box(&case.data)));
         }),
-        measure(&mut || case.signature.run()),
-        measure(&mut || case.verify(&case.from_peer)),
-        measure(&mut || case.verify(&case.from_orderer)),
+        measure(|| case.signature.run()),
+        measure(|| case.verify(&case.from_peer)),
+        measure(|| case.verify(&case.from_orderer)),
     ]
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+fn lower_quartile(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values[values.len() / 4]
 }
 
 /// Prints the table; whether every share is high enough.
@@ -237,11 +233,14 @@ fn summarize(cases: &[Case]) -> bool {
     );
     let mut good = true;
     for case in cases {
-        let rounds: Vec<[f64; 4]> = (0..ROUNDS).map(|_| measure_round(case)).collect();
+        let start = Instant::now();
+        let mut rounds = Vec::new();
+        while start.elapsed() < MEASUREMENT || rounds.len() < ROUNDS_MIN {
+            rounds.push(measure_round(case));
+        }
         let [hash, signature, from_peer, from_orderer] =
-            std::array::from_fn(|column| median(rounds.iter().map(|round| round[column])));
-        let shares = [2, 3]
-            .map(|verify: usize| median(rounds.iter().map(|round| (round[0] + round[1]) / round[verify])));
+            std::array::from_fn(|column| lower_quartile(rounds.iter().map(|round| round[column])));
+        let shares = [from_peer, from_orderer].map(|verify| (hash + signature) / verify);
         good &= shares.iter().all(|share| *share >= SHARE_MIN);
         println!(
             "{:<7} {:<8} {hash:>9.1} {signature:>9.1}   {from_peer:>9.1} {:>6.3}   {from_orderer:>12.1} {:>6.3}",

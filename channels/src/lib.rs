@@ -14,6 +14,7 @@ pub mod channel_id;
 pub mod config;
 pub mod config_update;
 pub mod deliver;
+pub mod describe;
 pub mod dissemination;
 pub mod election;
 pub mod genesis;

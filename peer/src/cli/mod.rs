@@ -1,19 +1,24 @@
-//! The command line: `grapevine run | net init | channel join|list|info|export | status`.
+//! The command line: `grapevine run | net init | channel join|list|info|export|verify-blocks|config show | block show |
+//! status`.
 //!
 //! - Results go to standard output, everything else to standard error. A reader that stops reading (`grapevine … | head`) ends
 //!   the command quietly.
 //! - Every failure is one line on standard error that says what to do, and exit code 1; wrong usage is exit code 2.
-//! - `channel list|info|export` read the ledger's files, whether the peer runs or not; heights come from the running peer where
+//! - `channel list|info|export|config show` and `block show` read the ledger's files, whether the peer runs or not; heights come from the running peer where
 //!   there is one, since files are seen as they stood when they were opened.
 //! - `GRAPEVINE_LOG` sets what `run` logs, as in `GRAPEVINE_LOG=info,grapevine_peer=debug`; the default is `info`.
 
+mod block;
 mod channel;
+mod config_show;
 mod export;
 mod join;
 mod net;
 mod output;
 mod settings;
+mod source;
 mod status;
+mod verify_blocks;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -44,6 +49,9 @@ enum Command {
     /// Join, list, inspect and export channels
     #[command(subcommand)]
     Channel(ChannelCommand),
+    /// Look at blocks
+    #[command(subcommand)]
+    Block(BlockCommand),
     /// Show how a running peer is doing
     Status {
         #[command(flatten)]
@@ -121,6 +129,58 @@ enum ChannelCommand {
         #[arg(long, value_name = "DIR")]
         blocks_dir: Option<PathBuf>,
     },
+    /// Look at a channel's config
+    #[command(subcommand)]
+    Config(ChannelConfigCommand),
+    /// Verify a directory of files NUMBER.block from the genesis block on
+    VerifyBlocks {
+        /// File with the channel's genesis block, which you vouch for
+        #[arg(long, value_name = "FILE")]
+        genesis: PathBuf,
+        /// Directory with the blocks
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum BlockCommand {
+    /// Show a block of a file, or of a channel of a peer
+    Show(BlockShowArguments),
+}
+
+#[derive(Debug, Args)]
+struct BlockShowArguments {
+    /// File with a block or, with --channel, the block's number
+    #[arg(value_name = "FILE|NUMBER")]
+    block: PathBuf,
+    /// Channel to take the block from
+    #[arg(short, long, value_name = "NAME", requires = "config")]
+    channel: Option<String>,
+    /// The peer's configuration file
+    #[arg(long, value_name = "FILE", requires = "channel")]
+    config: Option<PathBuf>,
+    /// File with the config block in force, to check the signatures of a file and to show config changes
+    #[arg(long, value_name = "FILE", conflicts_with = "channel")]
+    config_block: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ChannelConfigCommand {
+    /// Show organisations, orderers, policies and settings of a channel
+    Show {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Name of the channel
+        #[arg(short, long, value_name = "NAME")]
+        channel: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Runs the command given by `arguments` (the program's name first) and says how the process should exit.
@@ -160,8 +220,25 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             let (settings, channel) = (settings::load(&config.config)?, settings::channel(&channel)?);
             export::export(&settings, &channel, output.as_deref(), blocks_dir.as_deref())
         }
+        Command::Channel(ChannelCommand::Config(ChannelConfigCommand::Show { config, channel, json })) => {
+            config_show::show(&settings::load(&config.config)?, &settings::channel(&channel)?, json)
+        }
+        Command::Channel(ChannelCommand::VerifyBlocks { genesis, directory }) => {
+            verify_blocks::verify_blocks(&genesis, &directory)
+        }
+        Command::Block(BlockCommand::Show(arguments)) => show_block(&arguments),
         Command::Status { config, json } => status::status(&settings::load(&config.config)?, json),
     }
+}
+
+fn show_block(arguments: &BlockShowArguments) -> anyhow::Result<()> {
+    let (block, json) = (&arguments.block, arguments.json);
+    let (Some(channel), Some(config)) = (&arguments.channel, &arguments.config) else {
+        return block::show_file(block, arguments.config_block.as_deref(), json);
+    };
+    let number = block.to_str().and_then(|number| number.parse().ok());
+    let number = number.with_context(|| format!("{} is not a block's number", block.display()))?;
+    block::show_stored(&settings::load(config)?, &settings::channel(channel)?, number, json)
 }
 
 fn run(arguments: &ConfigArguments) -> anyhow::Result<()> {
