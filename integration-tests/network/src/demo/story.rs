@@ -24,11 +24,11 @@ const ACT_WITHIN: Duration = Duration::from_secs(60);
 /// About how many transactions the file becomes.
 const PIECES: usize = 240;
 /// Smallest and largest piece in bytes.
-const PIECE_BYTES: (usize, usize) = (256, 1024 * 1024);
+const PIECE_BYTES: (usize, usize) = (16, 1024 * 1024);
 /// Lines that go into the audit channel.
 const AUDIT_LINES: u32 = 60;
-/// Blocks the others commit before the killed leader is restarted.
-const BLOCKS_MISSED: u64 = 10;
+/// Blocks everybody has before the leader is killed, and blocks the others commit before it is restarted; fewer for a tiny file.
+const BLOCKS_BETWEEN: usize = 10;
 
 /// What is needed to tell it.
 pub(crate) struct Story {
@@ -126,7 +126,9 @@ impl Acts<'_> {
 
         let running: Vec<&str> = network.peers().into_iter().filter(|peer| *peer != late).collect();
         let start = network.orderer_height(TRADE)?;
-        network.wait_for_height(TRADE, &running, start.saturating_add(BLOCKS_MISSED), ACT_WITHIN)?;
+        // A block holds at least one transaction; the clock decides how many.
+        let between = u64::try_from(BLOCKS_BETWEEN.min(pieces.div_ceil(4)))?;
+        network.wait_for_height(TRADE, &running, start.saturating_add(between), ACT_WITHIN)?;
         let killed = network.wait_for_leader(TRADE, ORG1, ACT_WITHIN)?;
         screen.note(&killed, "killed");
         network.kill(&killed)?;
@@ -139,12 +141,8 @@ impl Acts<'_> {
         let others: Vec<&str> = running.into_iter().filter(|peer| *peer != killed).collect();
         let height = network.status(&successor)?.height(TRADE);
         // Near the end of a short file there may be fewer blocks left.
-        let _ = network.wait_for_height(
-            TRADE,
-            &others,
-            height.saturating_add(BLOCKS_MISSED),
-            Duration::from_secs(5),
-        );
+        let _ =
+            network.wait_for_height(TRADE, &others, height.saturating_add(between), Duration::from_secs(5));
         network.start(&killed)?;
         screen.say(&format!("{} is started again and catches up", short(&killed)));
 
