@@ -1,6 +1,7 @@
 # The two commands that matter: `make demo` and `make test`. Both install what is missing and build first.
 #   make demo               two organisations, three peers each, one orderer, live on the terminal
 #   make demo INPUT=path    the same with a file of yours instead of the orderer-mock binary
+#   make build              the binaries alone
 #   make test               every test, the demo among them
 #   make lint               formatting, clippy, documentation
 #   make bench-verify       what verifying a block costs beside its hash and one signature check
@@ -8,7 +9,10 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: demo test lint bench-verify deps
+.PHONY: build demo test lint bench-verify deps
+
+build: deps
+	cargo build --release --locked --workspace
 
 demo: deps
 	cargo build --release --locked --workspace

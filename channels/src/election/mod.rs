@@ -299,6 +299,11 @@ impl Election {
         self.outputs.pop_front()
     }
 
+    /// Whether [`Election::poll_output`] has something.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// The leader this peer follows or is.
     pub fn leader(&self) -> Option<Term> {
         match self.stance {

@@ -210,6 +210,9 @@ impl Node {
             Ok(block) => block,
             Err(Rejection::Untimely(_)) => {
                 channel.reconciliation.look_again(now);
+                if entry.from.is_none() {
+                    self.ask_orderer_again(&id);
+                }
                 return self.reconcile(now, &id);
             }
             Err(Rejection::Forged(reason)) => {
@@ -252,7 +255,12 @@ impl Node {
                 }
             }
             Offer::Known => self.counters.duplicate_blocks += 1,
-            Offer::TooFar => channel.reconciliation.look_again(now),
+            Offer::TooFar => {
+                channel.reconciliation.look_again(now);
+                if from.is_none() {
+                    self.ask_orderer_again(id);
+                }
+            }
             Offer::Conflict { kept } => {
                 self.fork(id, block);
                 if self.config.halt_on_equivocation {
@@ -282,6 +290,16 @@ impl Node {
             }
         }
         self.reconcile(now, id);
+    }
+
+    /// A block of the orderer's stream was dropped, and the stream goes on without it: begin again where the chain
+    /// stands. Nobody else may have the block yet.
+    fn ask_orderer_again(&mut self, id: &ChannelId) {
+        let Some(channel) = self.channels.get(id) else { return };
+        if channel.election.is_leader() {
+            let next = channel.chain.next_needed();
+            self.outputs.push_back(Output::StartDeliver { channel: id.clone(), next });
+        }
     }
 
     fn fork(&mut self, id: &ChannelId, block: AuthenticBlock) {

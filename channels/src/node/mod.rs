@@ -274,7 +274,8 @@ pub enum Output {
         /// The block.
         block: AuthenticBlock,
     },
-    /// Pull the channel from the orderer, starting at this number; this peer leads.
+    /// Pull the channel from the orderer, starting at this number; this peer leads. If it is pulled already, begin
+    /// again there: a block of the stream had to be dropped.
     StartDeliver {
         /// The channel.
         channel: ChannelId,
@@ -455,7 +456,8 @@ impl Node {
 
     /// Collects what the machines want done.
     fn settle(&mut self, now: Time) {
-        let ids: Vec<ChannelId> = self.channels.keys().cloned().collect();
+        let ids = self.channels.iter().filter(|(_, channel)| channel.election.has_output());
+        let ids: Vec<ChannelId> = ids.map(|(id, _)| id.clone()).collect();
         for id in ids {
             self.drain_election(&id);
         }

@@ -6,7 +6,8 @@ use grapevine_configs::PeerConfig;
 
 use super::trust::Trust;
 use crate::deliver_server::{
-    DeliverChannels, DeliverServer, DeliverServerError, DeliverServerOptions, FRAME_BYTES_MAX, ServerTls,
+    DeliverChannels, DeliverServer, DeliverServerError, DeliverServerOptions, FRAME_BYTES_MAX, STALL_MAX,
+    ServerTls,
 };
 use crate::ledger::Ledger;
 
@@ -26,6 +27,7 @@ pub(super) async fn start(
         time_window: peer.authentication.timewindow.as_duration(),
         streams_max: usize::try_from(peer.limits.concurrency.deliver_service).unwrap_or(usize::MAX),
         frame_bytes_max: FRAME_BYTES_MAX,
+        stall_max: STALL_MAX,
         certificate_time: Arc::new(move || trust.now()),
     };
     DeliverServer::start(options, ledger.clone(), channels.clone()).await.map(Some)

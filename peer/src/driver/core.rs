@@ -30,6 +30,8 @@ use crate::net::{NetEvent, NetHandle};
 
 /// An orderer that sent a block which does not verify is asked again after this long.
 const ORDERER_DISTRUST: Duration = Duration::from_secs(1);
+/// A stream that had to drop a block begins again after this long, when some of what was in the way is done.
+const ORDERER_RESTART: Duration = Duration::from_millis(200);
 /// A peer whose organisation was removed is disconnected after this long.
 const REMOVAL_GRACE: Duration = Duration::from_millis(500);
 /// Most config blocks being committed at a time; they come one by one.
@@ -399,7 +401,13 @@ impl Core {
             Output::Dial { endpoint } => self.net.dial(endpoint),
             Output::Verify { ticket, channel, body, .. } => self.verifier.verify(ticket, channel, body),
             Output::Commit { channel, block } => self.commit(channel, block),
-            Output::StartDeliver { channel, next } => self.start_deliver(&channel, next),
+            Output::StartDeliver { channel, next } => {
+                if self.orderers.is_running(&channel) {
+                    self.restarts.insert(channel, Instant::now() + ORDERER_RESTART);
+                } else {
+                    self.start_deliver(&channel, next);
+                }
+            }
             Output::StopDeliver { channel } => {
                 self.restarts.remove(&channel);
                 self.orderers.stop(&channel);

@@ -50,6 +50,8 @@ struct Settings {
     connect_timeout: std::time::Duration,
     backoff_min: std::time::Duration,
     backoff_max: std::time::Duration,
+    /// No more than the in-order buffer takes.
+    blocks_in_flight: usize,
 }
 
 /// See the module's header.
@@ -91,7 +93,7 @@ impl Orderers {
         deliver.backoff_max = self.settings.backoff_max;
         let (sink, events) = mpsc::channel(1);
         let client = DeliverClient::spawn(deliver, self.signer.clone(), next, sink);
-        tokio::spawn(forward(events, self.news.clone()));
+        tokio::spawn(forward(events, self.news.clone(), self.settings.blocks_in_flight));
         self.streams.insert(channel.clone(), Stream { client, endpoint: None, complained: None });
     }
 
@@ -200,6 +202,7 @@ impl Settings {
             connect_timeout: client.conn_timeout.as_duration(),
             backoff_min: client.minimal_reconnect_interval.as_duration(),
             backoff_max: client.reconnect_backoff_threshold.as_duration(),
+            blocks_in_flight: BLOCKS_IN_FLIGHT_MAX.min(config.peer.gossip.state.block_buffer_size).max(1),
         })
     }
 }
@@ -209,8 +212,12 @@ fn endpoints(config: &ChannelConfig) -> Vec<DeliverEndpoint> {
 }
 
 /// Passes on what one client reports, each block only when it has a place. Ends with the client.
-async fn forward(mut events: mpsc::Receiver<DeliverEvent>, news: mpsc::Sender<OrdererNews>) {
-    let places = Arc::new(Semaphore::new(BLOCKS_IN_FLIGHT_MAX));
+async fn forward(
+    mut events: mpsc::Receiver<DeliverEvent>,
+    news: mpsc::Sender<OrdererNews>,
+    blocks_in_flight: usize,
+) {
+    let places = Arc::new(Semaphore::new(blocks_in_flight));
     while let Some(event) = events.recv().await {
         let event = match event {
             DeliverEvent::Block { channel, bytes } => {
