@@ -91,6 +91,8 @@ pub struct DeliverServerOptions {
     pub streams_max: usize,
     /// Most bytes of frames held at a time; [`FRAME_BYTES_MAX`].
     pub frame_bytes_max: u32,
+    /// How long a client may take nothing while others wait for memory; [`STALL_MAX`].
+    pub stall_max: Duration,
     /// The time at which certificates must be valid.
     pub certificate_time: CertificateTime,
 }
@@ -172,6 +174,7 @@ struct Shared {
     binding_required: bool,
     streams: Arc<Semaphore>,
     streams_max: usize,
+    stall_max: Duration,
     certificate_time: CertificateTime,
     stop: CancellationToken,
     counters: Arc<Counters>,
@@ -230,6 +233,7 @@ impl DeliverServer {
             binding_required,
             streams: Arc::new(Semaphore::new(options.streams_max)),
             streams_max: options.streams_max,
+            stall_max: options.stall_max,
             certificate_time: options.certificate_time,
             stop: stop.clone(),
             counters,

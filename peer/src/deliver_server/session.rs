@@ -12,11 +12,11 @@ use grapevine_channels::proto::orderer::{SeekBehavior, SeekContentType, SeekInfo
 use grapevine_crypto::Digest;
 use tokio::sync::watch;
 
+use super::Shared;
 use super::blocks::Wanted;
 use super::channels::ChannelState;
 use super::frame::{Form, Frame};
 use super::outlet::{Gone, Outlet};
-use super::{STALL_MAX, Shared};
 
 /// How often a stream looks whether others wait for the memory that its client does not take.
 const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -143,8 +143,8 @@ impl Session {
 
     async fn starves_others(&self) {
         loop {
-            tokio::time::sleep(STALL_CHECK_INTERVAL).await;
-            if self.shared.blocks.is_contended() && self.outlet.stalled_for() >= STALL_MAX {
+            tokio::time::sleep(STALL_CHECK_INTERVAL.min(self.shared.stall_max)).await;
+            if self.shared.blocks.is_contended() && self.outlet.stalled_for() >= self.shared.stall_max {
                 return;
             }
         }

@@ -5,3 +5,4 @@ mod admin;
 mod cli;
 mod crash;
 mod deliver;
+mod deliver_server;
