@@ -22,6 +22,7 @@
 //! Trees come from one block, whose size is bounded. [`UPDATE_SIGNATURES_MAX`] signatures are looked at; policies are
 //! evaluated once per distinct path, whatever the number of changed elements.
 
+mod compute;
 mod elements;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ use crate::policy::{PolicyError, SignedData};
 use crate::proto::common::{Envelope, HeaderType, SignatureHeader};
 use crate::proto::configtx::{Config, ConfigEnvelope, ConfigUpdate, ConfigUpdateEnvelope};
 use crate::transaction::{TransactionError, transaction_payload};
+pub use compute::{compute_update, sign_update};
 use elements::{Element, Elements};
 
 /// Most signatures of a config update that are looked at: far more than organisations times administrators.

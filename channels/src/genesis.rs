@@ -237,7 +237,8 @@ fn orderer_org_group(org: &OrdererOrg) -> ConfigGroup {
     }
 }
 
-fn application_org_group(org: &ApplicationOrg) -> ConfigGroup {
+/// The group of an application organisation in a config tree, all versions 0: what adding it to a channel needs.
+pub fn application_org_group(org: &ApplicationOrg) -> ConfigGroup {
     let mut values = values([("MSP", msp(&org.msp))]);
     if !org.anchor_peers.is_empty() {
         let anchors = org.anchor_peers.iter();

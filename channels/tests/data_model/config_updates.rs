@@ -5,14 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use grapevine_channels::block::AuthenticBlock;
 use grapevine_channels::config::{ChannelConfig, ConfigError};
-use grapevine_channels::config_update::ConfigUpdateError;
+use grapevine_channels::config_update::{ConfigUpdateError, compute_update, sign_update};
+use grapevine_channels::genesis::{ApplicationOrg, application_org_group};
 use grapevine_channels::proto::common::{Envelope, HeaderType, SignatureHeader};
 use grapevine_channels::proto::configtx::{
     ConfigEnvelope, ConfigGroup, ConfigSignature, ConfigUpdate, ConfigUpdateEnvelope, ConfigValue,
 };
 use grapevine_channels::proto::orderer::BatchSize;
 use grapevine_channels::proto::peer::{AnchorPeer, AnchorPeers};
-use grapevine_channels::transaction::{EnvelopeHeader, signed_envelope};
+use grapevine_channels::transaction::{EnvelopeHeader, signed_envelope, transaction_payload};
 use grapevine_channels::verify::BlockVerifier;
 use grapevine_crypto::issue::Organization;
 use grapevine_crypto::{Role, Signer};
@@ -247,4 +248,114 @@ fn replayed_config_blocks_are_refused() {
             assert!(matches!(refused(next.next(authentic)), ConfigUpdateError::NotLater(_)));
         }
     });
+}
+
+/// The update inside an envelope of type CONFIG_UPDATE.
+fn update_inside(envelope: &Envelope) -> ConfigUpdate {
+    let view = transaction_payload(&envelope.encode_to_vec().into()).unwrap();
+    let envelope = ConfigUpdateEnvelope::decode(view.payload).unwrap();
+    ConfigUpdate::decode(envelope.config_update.as_slice()).unwrap()
+}
+
+fn tree(config: &ChannelConfig) -> &ConfigGroup {
+    config.config().channel_group.as_ref().unwrap()
+}
+
+/// Computed from the configs before and after, the update is that of Fabric's tools, so its signatures are good for it.
+#[test]
+fn computed_updates_equal_those_of_fabric() {
+    let mut compared = 0;
+    for chain in vectors::CHAINS {
+        vectors::walk(chain, |verifier, block, authentic| {
+            if !authentic.is_config() {
+                return;
+            }
+            let current = verifier.config();
+            let next = current.next(authentic).unwrap();
+            let computed = compute_update(current.channel_id(), tree(current), tree(&next)).unwrap();
+            let view = transaction_payload(&block.transactions()[0]).unwrap();
+            let last_update = ConfigEnvelope::decode(view.payload).unwrap().last_update.unwrap();
+            assert_eq!(computed, update_inside(&last_update), "{chain} block {}", block.number());
+            compared += 1;
+        });
+    }
+    assert!(compared >= 4, "{compared}");
+}
+
+#[test]
+fn computed_updates_lead_to_what_was_wanted() {
+    let network = Network::new();
+    let config = network.config();
+    let (admin1, admin2) = (admin(&network.org1), admin(&network.org2));
+    let orderer_admin = admin(&network.orderer_org);
+    let signers = [(&admin1, [1; 24]), (&admin2, [2; 24]), (&orderer_admin, [3; 24])];
+    let org3 = crate::network::organization("Org3MSP", "org3.example.com");
+    let new_org = application_org_group(&ApplicationOrg {
+        name: "Org3MSP".into(),
+        msp: org3.msp_config(),
+        anchor_peers: Vec::new(),
+    });
+    let edits: [(&str, &dyn Fn(&mut ConfigGroup)); 6] = [
+        ("organisation added", &|root| {
+            application(root).groups.insert("Org3MSP".into(), new_org.clone());
+        }),
+        ("organisation removed", &|root| {
+            application(root).groups.remove("Org2MSP");
+        }),
+        ("value changed", &|root| {
+            let orderer = root.groups.get_mut("Orderer").unwrap();
+            let batch = BatchSize { max_message_count: 7, absolute_max_bytes: 9, preferred_max_bytes: 9 };
+            orderer.values.get_mut("BatchSize").unwrap().value = batch.encode_to_vec();
+        }),
+        ("value removed, another changed", &|root| {
+            application(root).groups.get_mut("Org1MSP").unwrap().values.remove("AnchorPeers");
+            application(root).values.get_mut("Capabilities").unwrap().mod_policy = "Writers".into();
+        }),
+        ("policy changed", &|root| {
+            let readers = application(root).policies["Writers"].policy.clone();
+            application(root).policies.get_mut("Readers").unwrap().policy = readers;
+        }),
+        ("mod_policy of a group", &|root| application(root).mod_policy = "Writers".into()),
+    ];
+    for (name, edit) in edits {
+        let mut wanted = tree(&config).clone();
+        edit(&mut wanted);
+        let update = compute_update(&network.channel(), tree(&config), &wanted).unwrap();
+        let data = sign_update(&update, &signers).encode_to_vec();
+        let envelope = envelope(&network, &network.client, HeaderType::ConfigUpdate, data);
+        let proposed = config.propose_update(&envelope).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let next = config.next(&config_block(&network, &proposed)).unwrap();
+        assert_eq!(unversioned(tree(&next)), unversioned(&wanted), "{name}");
+        assert_eq!(next.sequence(), 1);
+        // Once more to the same: nothing is left to change.
+        let again = compute_update(&network.channel(), tree(&next), &wanted);
+        assert_eq!(again.unwrap_err(), ConfigUpdateError::Empty, "{name}");
+        // It cannot be applied a second time.
+        assert!(next.propose_update(&envelope).is_err(), "{name}");
+    }
+}
+
+fn application(root: &mut ConfigGroup) -> &mut ConfigGroup {
+    root.groups.get_mut("Application").unwrap()
+}
+
+fn unversioned(group: &ConfigGroup) -> ConfigGroup {
+    let mut group = group.clone();
+    group.version = 0;
+    group.groups.values_mut().for_each(|child| *child = unversioned(child));
+    group.values.values_mut().for_each(|value| value.version = 0);
+    group.policies.values_mut().for_each(|policy| policy.version = 0);
+    group
+}
+
+#[test]
+fn nonsense_is_not_computed() {
+    let network = Network::new();
+    let config = network.config();
+    let compute = |wanted: &ConfigGroup| compute_update(&network.channel(), tree(&config), wanted);
+    assert_eq!(compute(tree(&config)).unwrap_err(), ConfigUpdateError::Empty);
+    let deep = nest(&["a", "b", "c", "d", "e"], ConfigGroup::default());
+    assert!(matches!(compute(&deep), Err(ConfigUpdateError::TooDeep(_))));
+    let name = nest(&["a b"], ConfigGroup::default());
+    assert!(matches!(compute(&name), Err(ConfigUpdateError::Name(_))));
 }
