@@ -313,3 +313,38 @@ fn a_configuration_built_in_a_program_is_judged_too() {
         "peer.gossip.orgLeader: useLeaderElection and orgLeader are both true; set one of them to false"
     );
 }
+
+#[test]
+fn the_deliver_service_is_off_until_it_has_an_address() {
+    let config = good("", &[]);
+    assert_eq!(config.peer.deliver_service.listen_address, None);
+    assert_eq!(config.peer.authentication.timewindow, Period::seconds(900));
+    assert_eq!(config.peer.limits.concurrency.deliver_service, 2500);
+    for empty in ["  deliverService: { listenAddress: \"\" }\n", "  deliverService: { listenAddress: }\n"] {
+        assert_eq!(good(empty, &[]).peer.deliver_service.listen_address, None);
+    }
+    let more = "  deliverService: { listenAddress: 0.0.0.0:7151 }\n  authentication: { timewindow: 1m }\n  \
+        limits: { concurrency: { deliverService: 7 } }\n";
+    let config = good(more, &[("CORE_PEER_LIMITS_CONCURRENCY_DELIVERSERVICE", "9")]);
+    assert_eq!(config.peer.deliver_service.listen_address, Some("0.0.0.0:7151".parse().unwrap()));
+    assert_eq!(config.peer.authentication.timewindow, Period::seconds(60));
+    assert_eq!(config.peer.limits.concurrency.deliver_service, 9);
+}
+
+#[test]
+fn a_deliver_service_that_cannot_be_is_refused() {
+    for (more, key) in [
+        ("  deliverService: { listenAddress: 127.0.0.1:7051 }\n", "peer.deliverService.listenAddress"),
+        ("  deliverService: { listenAddress: 0.0.0.0:7051 }\n", "peer.deliverService.listenAddress"),
+        ("  deliverService: { listenAddress: nowhere }\n", "peer.deliverService.listenAddress"),
+        ("  authentication: { timewindow: 0s }\n", "peer.authentication.timewindow"),
+        ("  limits: { concurrency: { deliverService: 0 } }\n", "peer.limits.concurrency.deliverService"),
+    ] {
+        let lines = lines(&format!("{GOOD}{more}"), &[]);
+        assert!(lines.iter().any(|line| line.contains(key)), "{lines:?}");
+    }
+    // Fabric's other limits have no meaning here.
+    let (_, warnings) =
+        parse(&format!("{GOOD}  limits: {{ concurrency: {{ endorserService: 5 }} }}\n"), &[]).unwrap();
+    assert_eq!(warnings.len(), 1);
+}
