@@ -38,7 +38,7 @@ impl ServerTls {
         if !config.enabled {
             return Ok(None);
         }
-        let named = |key, file: &Option<PathBuf>| read(key, file.as_deref().unwrap_or(Path::new("")));
+        let named = |key, file: &Option<PathBuf>| read(key, file.as_deref().unwrap_or_else(|| Path::new("")));
         let mut client_roots = None;
         if config.client_auth_required {
             let mut roots = Vec::new();
