@@ -45,6 +45,24 @@ fn a_new_peer_catches_up_from_peers_alone_while_the_orderer_is_down() -> Result<
 }
 
 #[test]
+fn a_new_peer_catches_up_with_blocks_that_come_faster_than_the_disk_takes_them() -> Result<(), NetworkError> {
+    let network = Network::builder().hold_back("peer1.org1").start()?;
+    // Both channels of Org1 at once, so that they share what the ledger takes in.
+    for channel in ["trade", "audit"] {
+        let bytes: Vec<u8> =
+            (0..9_000_000u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        network.submit(channel, Payload::bytes(bytes).pieces(950_000))?;
+        network.wait_for_sync(channel, SOON)?;
+    }
+    network.start("peer1.org1")?;
+    for channel in ["trade", "audit"] {
+        network.wait_for_sync(channel, SOON)?;
+        assert_eq!(network.chain("peer1.org1", channel)?, network.chain("peer0.org1", channel)?);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_killed_peer_has_every_block_it_reported() -> Result<(), NetworkError> {
     let network = Network::builder().start()?;
     for round in 0..5 {

@@ -1,6 +1,6 @@
 //! The core: the one task that owns the node. See the module above.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use super::verifier::{Verdict, Verifier};
 use super::{INCARNATION_KEY, STOP_GRACE, status};
 use crate::admin::{AdminCall, AdminRequest, AdminResponse};
 use crate::deliver_server::{DeliverChannels, DeliverServer};
-use crate::ledger::{Ledger, LedgerReport, LedgerThread};
+use crate::ledger::{CommitRefused, Ledger, LedgerReport, LedgerThread};
 use crate::net::{NetEvent, NetHandle};
 
 /// An orderer that sent a block which does not verify is asked again after this long.
@@ -62,6 +62,8 @@ pub(super) struct Core {
     pub(super) verifier: Verifier,
     pub(super) orderers: Orderers,
     pub(super) readings: mpsc::Sender<Reading>,
+    /// Blocks the ledger thread's queue had no room for, in order.
+    pub(super) waiting_commits: VecDeque<(ChannelId, AuthenticBlock)>,
     /// Config blocks handed to the ledger, by channel and number.
     pub(super) config_blocks: BTreeMap<(ChannelId, u64), AuthenticBlock>,
     /// Identities of connected peers, to check again when trust changes.
@@ -211,6 +213,7 @@ impl Core {
     }
 
     fn ledger_report(&mut self, report: LedgerReport) -> anyhow::Result<()> {
+        self.hand_over_commits();
         match report {
             LedgerReport::Committed { channel, height, tip } => {
                 self.orderers.committed(&channel, height);
@@ -460,9 +463,24 @@ impl Core {
         if block.is_config() && self.config_blocks.len() < CONFIG_BLOCKS_MAX {
             self.config_blocks.insert((channel.clone(), block.number()), block.clone());
         }
-        // The chain keeps less in flight than the thread's queue takes, so a refusal means that it has stopped.
-        if let Err(error) = self.ledger_thread.try_commit(&channel, vec![block]) {
-            self.halt(&channel, format!("a block cannot be committed: {error}"));
+        self.waiting_commits.push_back((channel, block));
+        self.hand_over_commits();
+    }
+
+    /// Hands blocks to the ledger thread, in order. Each chain bounds what it has on the way, but the thread's queue is
+    /// shared by all channels: what it does not take now waits for its next report.
+    fn hand_over_commits(&mut self) {
+        while let Some((channel, block)) = self.waiting_commits.front() {
+            match self.ledger_thread.try_commit(channel, vec![block.clone()]) {
+                Err(CommitRefused::QueueFull) => return,
+                Ok(()) => {
+                    self.waiting_commits.pop_front();
+                }
+                Err(error @ CommitRefused::Stopped) => {
+                    let Some((channel, _)) = self.waiting_commits.pop_front() else { return };
+                    self.halt(&channel, format!("a block cannot be committed: {error}"));
+                }
+            }
         }
     }
 

@@ -26,7 +26,7 @@ mod status;
 mod trust;
 mod verifier;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,7 @@ pub async fn run(config: PeerConfig) -> anyhow::Result<()> {
         verifier,
         orderers,
         readings,
+        waiting_commits: VecDeque::new(),
         config_blocks: BTreeMap::new(),
         connected: BTreeMap::new(),
         dismissals: BTreeMap::new(),
