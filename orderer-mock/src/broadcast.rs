@@ -1,4 +1,4 @@
-//! Takes transactions: Fabric's `Broadcast`, one answer for each envelope, in order.
+//! Takes transactions and config updates: Fabric's `Broadcast`, one answer for each envelope, in order.
 //!
 //! Checks, first failure answers (Fabric: `orderer/common/broadcast`, `orderer/common/msgprocessor`):
 //!
@@ -6,23 +6,30 @@
 //! |---|---|
 //! | payload, header, channel header, signature header parse | 400 |
 //! | the channel exists | 404 |
-//! | the header type is no config type (CONFIG_UPDATE: 501) | 400 |
+//! | the header type is neither CONFIG nor ORDERER_TRANSACTION | 400 |
 //! | payload and signature together are at most `absolute_max_bytes` | 413 |
 //! | the signer satisfies `/Channel/Writers`, its certificate has not expired | 403 |
+//! | CONFIG_UPDATE: it parses, is of this channel, has the right versions and leads to a usable config | 400 |
+//! | CONFIG_UPDATE: its signatures satisfy the `mod_policy` of everything it changes | 403 |
+//! | CONFIG_UPDATE: the new config is at most `absolute_max_bytes` large | 413 |
 //! | the channel takes transactions (not stopping, disk healthy) | 503 |
 //!
 //! As in Fabric the first refusal ends the stream, so that nothing sent after a refused transaction is ordered before a
-//! client notices. Fabric answers 400 to an oversized or expired request where this service says 413 and 403.
-//! Success means accepted for ordering, not yet written.
+//! client notices. Fabric answers 400 to an oversized or expired request and to a config update without enough signatures,
+//! where this service says 413 and 403. Success means accepted for ordering, not yet written; for a config update it means
+//! that the config block is written (see [`crate::chain`]).
 //!
 //! One envelope of a stream is processed at a time and the channel's queue is bounded, so a fast client is slowed by flow
 //! control and nothing grows.
 
+use bytes::Bytes;
+use grapevine_channels::config::{CHANNEL_WRITERS, ChannelConfig};
 use grapevine_channels::deliver::{Refusal, Request, authorise};
 use grapevine_channels::proto::common::{Envelope, HeaderType, Status};
 use grapevine_channels::proto::orderer::BroadcastResponse;
 use prost::Message;
 
+use crate::cutter::BatchLimits;
 use crate::registry::Registry;
 
 /// Checks and queues one envelope at time `now` (Unix seconds); waits while the channel's queue is full.
@@ -46,10 +53,6 @@ async fn accept(registry: &Registry, envelope: Envelope, now: i64) -> Result<(),
     };
     let chain = request.channel().and_then(|channel| registry.chain(&channel)).ok_or_else(unknown)?;
     match HeaderType::try_from(request.channel_header.r#type) {
-        Ok(HeaderType::ConfigUpdate) => {
-            let info = "config updates are not taken; start a channel with the config it needs";
-            return Err(Refusal::new(Status::NotImplemented, info));
-        }
         Ok(HeaderType::Config | HeaderType::OrdererTransaction) => {
             return Err(Refusal::new(
                 Status::BadRequest,
@@ -58,19 +61,46 @@ async fn accept(registry: &Registry, envelope: Envelope, now: i64) -> Result<(),
         }
         _ => {}
     }
-    let size_bytes = envelope.payload.len().saturating_add(envelope.signature.len());
-    let bytes_max = chain.limits().absolute_max_bytes;
-    if size_bytes > bytes_max {
-        let info =
-            format!("the transaction has {size_bytes} bytes, channel {} allows {bytes_max}", chain.channel());
-        return Err(Refusal::new(Status::RequestEntityTooLarge, info));
+    let config = chain.config();
+    let size_bytes = check(&config, &chain.limits(), &request, &envelope, now)?;
+    if request.channel_header.r#type == i32::from(HeaderType::ConfigUpdate) {
+        return chain.configure(envelope).await;
     }
-    let signed = request.signed_data()?;
-    authorise(&chain.config(), "/Channel/Writers", &signed, now)?;
     // Encoding anew makes the transaction canonical: unknown and repeated fields of the request are gone.
     let encoded = envelope.encode_to_vec().into();
     let stopped = |_| {
         Refusal::new(Status::ServiceUnavailable, "the channel takes no transactions now; try again later")
     };
-    chain.order(encoded, size_bytes).await.map_err(stopped)
+    chain.order(encoded, size_bytes, config.sequence()).await.map_err(stopped)
+}
+
+/// Size and sender of a request under a config; returns the bytes of its payload and signature.
+fn check(
+    config: &ChannelConfig,
+    limits: &BatchLimits,
+    request: &Request,
+    envelope: &Envelope,
+    now: i64,
+) -> Result<usize, Refusal> {
+    let size_bytes = envelope.payload.len().saturating_add(envelope.signature.len());
+    let bytes_max = limits.absolute_max_bytes;
+    if size_bytes > bytes_max {
+        let channel = config.channel_id();
+        let info = format!("the transaction has {size_bytes} bytes, channel {channel} allows {bytes_max}");
+        return Err(Refusal::new(Status::RequestEntityTooLarge, info));
+    }
+    authorise(config, CHANNEL_WRITERS, &request.signed_data()?, now)?;
+    Ok(size_bytes)
+}
+
+/// Checks a queued transaction, a marshalled envelope, anew under a later config.
+pub(crate) fn check_again(
+    config: &ChannelConfig,
+    limits: &BatchLimits,
+    encoded: &Bytes,
+    now: i64,
+) -> Result<(), Refusal> {
+    let malformed = |error: prost::DecodeError| Refusal::new(Status::BadRequest, error.to_string());
+    let envelope = Envelope::decode(encoded.clone()).map_err(malformed)?;
+    check(config, limits, &Request::parse(&envelope)?, &envelope, now).map(drop)
 }

@@ -1,5 +1,12 @@
-//! One channel as the ordering service runs it: a queue of transactions, the batch cutter with its timer, and the writer
-//! that makes signed blocks of batches and stores them.
+//! One channel as the ordering service runs it: a queue of transactions and config updates, the batch cutter with its
+//! timer, and the writer that makes signed blocks of batches and stores them.
+//!
+//! A config update is judged when its turn in the queue comes, against the config of that moment, so of two racing updates
+//! the second fails if the first has changed what it builds on. One that holds cuts what is pending, stands alone in a
+//! config block, and is in force from then on: for the policies of clients, the sizes and the timeout of batches, and as
+//! the last config of later blocks. Its sender is answered when the block is synced, other than in Fabric, which answers
+//! before it orders. A transaction that was checked under an earlier config is checked again before it enters a batch and
+//! dropped if it fails now, as in Fabric.
 //!
 //! Promises: transactions of one stream are ordered as they came; a block is visible ([`Chain::state`]) only after it is
 //! synced to disk; on an orderly stop everything that was accepted is written as a last block. An accepted transaction that
@@ -16,14 +23,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
-use grapevine_channels::block::Block;
+use grapevine_channels::block::{Block, BlockHeader};
 use grapevine_channels::config::ChannelConfig;
+use grapevine_channels::config_update::ConfigUpdateError;
+use grapevine_channels::deliver::Refusal;
+use grapevine_channels::proto::common::{Envelope, HeaderType, Status};
+use grapevine_channels::transaction::{EnvelopeHeader, signed_envelope};
 use grapevine_crypto::Signer;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::broadcast;
+use crate::clock::unix_seconds;
 use crate::cutter::{BatchCutter, BatchLimits};
 use crate::rpc::MESSAGE_BYTES_MAX;
 use crate::store::{BlockReader, BlockStore};
@@ -87,24 +101,55 @@ pub struct ChainState {
 #[error("the channel takes no more transactions")]
 pub struct Stopped;
 
+/// What follows from the channel config and the operator's overrides.
+#[derive(Debug)]
+struct Settings {
+    config: Arc<ChannelConfig>,
+    limits: BatchLimits,
+    timeout: Duration,
+}
+
+impl Settings {
+    fn new(config: ChannelConfig, overrides: &BatchOverrides) -> Self {
+        let limits = limits(&config, overrides);
+        let timeout = overrides.timeout.unwrap_or_else(|| Duration::from_millis(config.batch_timeout_ms()));
+        Self { config: Arc::new(config), limits, timeout }
+    }
+}
+
 /// A transaction in the queue.
 #[derive(Debug)]
 struct Queued {
     envelope: Bytes,
     size_bytes: usize,
+    /// Sequence of the config under which it was checked.
+    config_sequence: u64,
     /// Held until the transaction is in a synced block.
     permit: OwnedSemaphorePermit,
+}
+
+/// A config update in the queue.
+#[derive(Debug)]
+struct QueuedUpdate {
+    update: Envelope,
+    answer: oneshot::Sender<Result<(), Refusal>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum QueueEntry {
+    Transaction(Queued),
+    Update(Box<QueuedUpdate>),
 }
 
 /// A running channel. Shared by all streams.
 #[derive(Debug)]
 pub struct Chain {
     channel: ChannelId,
-    config: Arc<ChannelConfig>,
-    limits: BatchLimits,
+    settings: watch::Receiver<Arc<Settings>>,
     reader: BlockReader,
     state: watch::Receiver<ChainState>,
-    queue: mpsc::Sender<Queued>,
+    queue: mpsc::Sender<QueueEntry>,
     budget: Arc<Semaphore>,
 }
 
@@ -133,23 +178,26 @@ impl Chain {
                 config_of(&Block::decode(bytes, MESSAGE_BYTES_MAX).map_err(ChainError::Genesis)?)?
             }
         };
-        let config = Arc::new(config);
-        let limits = limits(&config, &overrides);
+        let initial = Arc::new(Settings::new(config, &overrides));
+        let (settings_sender, settings) = watch::channel(initial.clone());
         let (state_sender, state) = watch::channel(ChainState { height: store.height(), failed: false });
         let (queue, receiver) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let task = Orderer {
             channel: channel.clone(),
-            limits,
-            timeout: overrides.timeout.unwrap_or_else(|| Duration::from_millis(config.batch_timeout_ms())),
+            settings: initial,
+            announced: settings_sender,
+            overrides,
+            deadline: None,
             cutter: BatchCutter::default(),
-            writer: Some(BlockWriter::new(store, signer)),
+            writer: Some(BlockWriter::new(store, signer.clone())),
+            signer,
             state: state_sender,
             stop,
         };
         tracing::info!(%channel, height = state.borrow().height, "channel is open");
         let handle = tokio::spawn(task.run(receiver));
         let budget = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-        Ok((Self { channel, config, limits, reader, state, queue, budget }, handle))
+        Ok((Self { channel, settings, reader, state, queue, budget }, handle))
     }
 
     /// The channel's name.
@@ -157,9 +205,9 @@ impl Chain {
         &self.channel
     }
 
-    /// The config in force.
+    /// The config in force. Never older than that of the newest block that [`Self::state`] shows.
     pub fn config(&self) -> Arc<ChannelConfig> {
-        self.config.clone()
+        self.settings.borrow().config.clone()
     }
 
     /// Height and health, to look at or to wait on.
@@ -172,21 +220,42 @@ impl Chain {
         &self.reader
     }
 
-    /// Limits of this channel's batches.
+    /// Limits of this channel's batches under the config in force.
     pub fn limits(&self) -> BatchLimits {
-        self.limits
+        self.settings.borrow().limits
     }
 
-    /// Queues a checked transaction: `envelope` is the marshalled `common.Envelope`, `size_bytes` its payload and
-    /// signature together. Waits while the queue is full.
-    pub async fn order(&self, envelope: Bytes, size_bytes: usize) -> Result<(), Stopped> {
+    /// Queues a transaction that was checked under the config of sequence `config_sequence`: `envelope` is the marshalled
+    /// `common.Envelope`, `size_bytes` its payload and signature together. Waits while the queue is full.
+    pub async fn order(
+        &self,
+        envelope: Bytes,
+        size_bytes: usize,
+        config_sequence: u64,
+    ) -> Result<(), Stopped> {
+        let permit = self.reserve(envelope.len()).await?;
+        let queued = Queued { envelope, size_bytes, config_sequence, permit };
+        self.queue.send(QueueEntry::Transaction(queued)).await.map_err(|_| Stopped)
+    }
+
+    /// Queues a config update, an envelope of type CONFIG_UPDATE whose sender may write, and waits until it is in a synced
+    /// config block or refused: 403 if it is not signed by those who may change what it changes, 413 if the config would
+    /// be too large for a block, 400 if anything else is wrong with it, 503 if the channel has stopped.
+    pub async fn configure(&self, update: Envelope) -> Result<(), Refusal> {
+        let stopped = || Refusal::new(Status::ServiceUnavailable, Stopped.to_string());
+        let permit = self.reserve(update.encoded_len()).await.map_err(|_| stopped())?;
+        let (answer, answered) = oneshot::channel();
+        let entry = QueueEntry::Update(QueuedUpdate { update, answer, _permit: permit }.into());
+        self.queue.send(entry).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Stopped> {
         if self.state.borrow().failed {
             return Err(Stopped);
         }
-        let bytes = envelope.len().clamp(1, QUEUE_BYTES_MAX);
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let permit = self.budget.clone().acquire_many_owned(permits).await.map_err(|_| Stopped)?;
-        self.queue.send(Queued { envelope, size_bytes, permit }).await.map_err(|_| Stopped)
+        let permits = u32::try_from(bytes.clamp(1, QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
+        self.budget.clone().acquire_many_owned(permits).await.map_err(|_| Stopped)
     }
 }
 
@@ -223,82 +292,179 @@ fn limits(config: &ChannelConfig, overrides: &BatchOverrides) -> BatchLimits {
 /// The task that turns a queue into blocks.
 struct Orderer {
     channel: ChannelId,
-    limits: BatchLimits,
-    timeout: Duration,
+    settings: Arc<Settings>,
+    announced: watch::Sender<Arc<Settings>>,
+    overrides: BatchOverrides,
+    /// When the pending batch is cut at the latest.
+    deadline: Option<Instant>,
     cutter: BatchCutter<Queued>,
     /// `None` only while a write runs on another thread, or after one panicked.
     writer: Option<BlockWriter>,
+    signer: Arc<Signer>,
     state: watch::Sender<ChainState>,
     stop: CancellationToken,
 }
 
+/// A write failed; no block can follow.
+struct Failed;
+
 impl Orderer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
-        let mut deadline: Option<Instant> = None;
+    async fn run(mut self, mut queue: mpsc::Receiver<QueueEntry>) {
         let stop = self.stop.clone();
         loop {
-            let batches = tokio::select! {
+            let done = tokio::select! {
                 // Closing keeps what is queued: `recv` yields it before it yields `None`.
                 () = stop.cancelled(), if !queue.is_closed() => {
                     queue.close();
-                    Vec::new()
+                    Ok(())
                 }
-                queued = queue.recv() => match queued {
+                entry = queue.recv() => match entry {
                     None => break,
-                    Some(queued) => {
-                        let size_bytes = queued.size_bytes;
-                        let cut = self.cutter.add(&self.limits, queued, size_bytes);
-                        deadline = cut.pending.then(|| deadline.unwrap_or_else(|| Instant::now() + self.timeout));
-                        cut.batches
-                    }
+                    Some(QueueEntry::Transaction(queued)) => self.add(queued).await,
+                    Some(QueueEntry::Update(queued)) => self.configure(*queued).await,
                 },
-                () = sleep_until(deadline) => {
-                    deadline = None;
-                    self.cutter.cut().into_iter().collect()
-                }
+                () = sleep_until(self.deadline) => self.cut().await,
             };
-            for batch in batches {
-                if !self.write(batch).await {
-                    return;
-                }
+            if done.is_err() {
+                return;
             }
         }
-        if let Some(batch) = self.cutter.cut() {
-            self.write(batch).await;
+        if self.cut().await.is_ok() {
+            let height = self.state.borrow().height;
+            tracing::info!(channel = %self.channel, height, "channel is closed");
         }
-        tracing::info!(channel = %self.channel, height = self.state.borrow().height, "channel is closed");
     }
 
-    /// Writes one block; false if the channel has failed.
-    async fn write(&mut self, batch: Vec<Queued>) -> bool {
-        let Some(mut writer) = self.writer.take() else { return false };
+    async fn add(&mut self, queued: Queued) -> Result<(), Failed> {
+        let config = &self.settings.config;
+        if queued.config_sequence != config.sequence()
+            && let Err(Refusal { info, .. }) =
+                broadcast::check_again(config, &self.settings.limits, &queued.envelope, unix_seconds())
+        {
+            tracing::warn!(channel = %self.channel, info, "a config change came before a transaction; dropped");
+            return Ok(());
+        }
+        let size_bytes = queued.size_bytes;
+        let cut = self.cutter.add(&self.settings.limits, queued, size_bytes);
+        let timeout = self.settings.timeout;
+        self.deadline = cut.pending.then(|| self.deadline.unwrap_or_else(|| Instant::now() + timeout));
+        for batch in cut.batches {
+            self.write(batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the pending batch, if there is one.
+    async fn cut(&mut self) -> Result<(), Failed> {
+        self.deadline = None;
+        match self.cutter.cut() {
+            Some(batch) => self.write(batch).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn configure(&mut self, queued: QueuedUpdate) -> Result<(), Failed> {
+        let QueuedUpdate { update, answer, _permit } = queued;
+        let (envelope, settings) = match self.judge(&update) {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                // A client that has gone away needs no answer.
+                let _gone = answer.send(Err(refusal));
+                return Ok(());
+            }
+        };
+        self.cut().await?;
+        self.write_block(vec![envelope], Some(settings)).await?;
+        let _gone = answer.send(Ok(()));
+        Ok(())
+    }
+
+    /// The config transaction that an update leads to, and what is in force after it.
+    fn judge(&self, update: &Envelope) -> Result<(Bytes, Settings), Refusal> {
+        let current = &self.settings.config;
+        let config = current.propose_update(update).map_err(|error| {
+            let status = match error {
+                ConfigUpdateError::Unauthorized { .. } => Status::Forbidden,
+                _ => Status::BadRequest,
+            };
+            Refusal::new(status, error.to_string())
+        })?;
+        let header = EnvelopeHeader {
+            header_type: HeaderType::Config,
+            channel: &self.channel,
+            nonce: rand::random(),
+            timestamp_seconds: unix_seconds(),
+            tls_cert_hash: None,
+        };
+        let envelope = signed_envelope(&self.signer, header, config.encode_to_vec().into());
+        // Its own limits decide, as later transactions are judged by them too.
+        let bytes_max = self.settings.limits.absolute_max_bytes;
+        if envelope.len() > bytes_max {
+            let info =
+                format!("the config would have {} bytes, the channel allows {bytes_max}", envelope.len());
+            return Err(Refusal::new(Status::RequestEntityTooLarge, info));
+        }
+        // The update may cut a pending batch first, which moves the config block on by one.
+        let pending = u64::from(!self.cutter.is_empty());
+        let number = self.state.borrow().height.saturating_add(pending);
+        let next = ChannelConfig::from_block(&draft(number, envelope.clone()))
+            .map_err(|error| Refusal::new(Status::BadRequest, error.to_string()))?;
+        Ok((envelope, Settings::new(next, &self.overrides)))
+    }
+
+    async fn write(&mut self, batch: Vec<Queued>) -> Result<(), Failed> {
         let mut permits = Vec::with_capacity(batch.len());
         let mut envelopes = Vec::with_capacity(batch.len());
         for queued in batch {
             envelopes.push(queued.envelope);
             permits.push(queued.permit);
         }
+        let written = self.write_block(envelopes, None).await;
+        drop(permits);
+        written
+    }
+
+    /// Writes one block: a config block if it brings new settings, which are then in force.
+    async fn write_block(&mut self, envelopes: Vec<Bytes>, config: Option<Settings>) -> Result<(), Failed> {
+        let Some(mut writer) = self.writer.take() else { return Err(Failed) };
         let transactions = envelopes.len();
+        let is_config = config.is_some();
         let written = tokio::task::spawn_blocking(move || {
-            let result = writer.write(envelopes);
+            let result = writer.write(envelopes, is_config);
             (writer, result)
         })
         .await;
-        drop(permits);
         let error = match written {
             Ok((writer, Ok(height))) => {
                 self.writer = Some(writer);
+                if let Some(settings) = config {
+                    self.adopt(settings);
+                }
                 self.state.send_replace(ChainState { height, failed: false });
                 tracing::debug!(channel = %self.channel, height, transactions, "block written");
-                return true;
+                return Ok(());
             }
             Ok((_, Err(error))) => error.to_string(),
             Err(error) => error.to_string(),
         };
         tracing::error!(channel = %self.channel, error, "cannot write a block; the channel stands still until a restart");
         self.state.send_modify(|state| state.failed = true);
-        false
+        Err(Failed)
     }
+
+    fn adopt(&mut self, settings: Settings) {
+        let config = &settings.config;
+        let (sequence, block) = (config.sequence(), config.config_block_number());
+        tracing::info!(channel = %self.channel, sequence, block, "a new channel config is in force");
+        self.settings = Arc::new(settings);
+        self.announced.send_replace(self.settings.clone());
+    }
+}
+
+/// A block to read a config from; it has neither links nor signatures.
+fn draft(number: u64, envelope: Bytes) -> Block {
+    let header = BlockHeader { number, previous_hash: Vec::new(), data_hash: Vec::new() };
+    Block::from_parts(header, vec![envelope], Bytes::new())
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -67,6 +67,11 @@ impl<T> BatchCutter<T> {
         Cut { batches, pending: !self.pending.is_empty() }
     }
 
+    /// Whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Takes what is pending as one batch; `None` when nothing is.
     pub fn cut(&mut self) -> Option<Vec<T>> {
         self.pending_bytes = 0;

@@ -12,11 +12,19 @@
 //! | the seek parses | 400 |
 //! | the channel's disk is healthy, or the seek asks for best effort; also while waiting | 503 |
 //! | signature header parses | 400 |
-//! | the signer satisfies `/Channel/Readers`, its certificate has not expired; the latter again before each block | 403 |
+//! | the signer satisfies `/Channel/Readers`, its certificate has not expired; both again before each block | 403 |
 //! | start and stop present and in order | 400 |
 //! | start is at most the next block; a block that is not there yet, with FAIL_IF_NOT_READY | 404 |
 //! | the service is not stopping | 503 |
 //! | the range is finished | 200 |
+//!
+//! Which config says who may read: a seek is judged by the config in force when it comes. Then the policy is evaluated again
+//! behind each later config block of the range, under that block's config. So an organisation that is removed gets, on a
+//! stream that it has, all blocks up to and including the config block that removes it, and 403 instead of the next; a
+//! new seek of it gets 403 at once. Fabric evaluates before each block under whatever config is the newest, which may
+//! withhold from a slow reader even the block that says why.
+//!
+//! Every block passes [`crate::faults`] on its way out, which see for how delivery can be made to misbehave.
 //!
 //! Bounds: a stream holds one block while the client reads the one before ([`RESPONSES_QUEUED_MAX`]); blocks come from
 //! disk by number, the newest from a shared cache. So a slow client costs two blocks of memory, whatever it is behind.
@@ -29,17 +37,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use grapevine_channels::block::Block;
-use grapevine_channels::config::CHANNEL_READERS;
+use grapevine_channels::config::{CHANNEL_READERS, ChannelConfig};
 use grapevine_channels::deliver::{self, Access, Refusal, Request};
 use grapevine_channels::proto::common::{Envelope, Status};
 use grapevine_channels::proto::orderer::{DeliverResponse, SeekBehavior, SeekContentType, SeekInfo};
-use grapevine_crypto::Digest;
+use grapevine_crypto::{Digest, Signer};
 use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, ChainState};
 use crate::clock::unix_seconds;
+use crate::faults::{ChannelFaults, Faults, Fork, altered};
 use crate::registry::Registry;
 use crate::rpc::MESSAGE_BYTES_MAX;
 
@@ -55,6 +64,10 @@ pub struct DeliverRules {
     pub time_window: Duration,
     /// Whether requests must name the client certificate of their connection.
     pub binding_required: bool,
+    /// How the service misbehaves, if it does.
+    pub faults: Arc<Faults>,
+    /// Signs what a dishonest service makes up.
+    pub signer: Arc<Signer>,
     /// Cancelled when the service stops.
     pub stop: CancellationToken,
 }
@@ -124,60 +137,20 @@ impl DeliverSession {
         let chain =
             request.channel().and_then(|channel| self.rules.registry.chain(&channel)).ok_or_else(unknown)?;
         let seek = request.seek()?;
-        let state = chain.state();
+        let (state, faults) = (chain.state(), self.rules.faults.of(chain.channel()));
         let now = *state.borrow();
         deliver::check_health(failure(now), &seek)?;
-        let access = Access::grant(&chain.config(), CHANNEL_READERS, request.signed_data()?, unix_seconds())?;
-        let range = deliver::range(&seek, now.height)?;
+        let (height, status) = {
+            let faults = faults.borrow();
+            (faults.visible(now.height), faults.status)
+        };
+        commanded(status)?;
+        let config = chain.config();
+        let access = Access::grant(&config, CHANNEL_READERS, request.signed_data()?, unix_seconds())?;
+        let range = deliver::range(&seek, height)?;
         tracing::debug!(channel = %chain.channel(), first = range.start(), last = range.end(), "delivering");
-        self.deliver(chain, state, &seek, access, range).await
-    }
-
-    async fn deliver(
-        &self,
-        chain: &Arc<Chain>,
-        mut state: watch::Receiver<ChainState>,
-        seek: &SeekInfo,
-        mut access: Access,
-        range: RangeInclusive<u64>,
-    ) -> Result<(), End> {
-        for number in range {
-            self.wait(&mut state, seek, number).await?;
-            access.check_again(&chain.config(), CHANNEL_READERS, unix_seconds())?;
-            let block = read(chain, number).await?;
-            self.send(outgoing(seek, block)?).await?;
-        }
-        Ok(())
-    }
-
-    /// Waits until block `number` exists.
-    async fn wait(
-        &self,
-        state: &mut watch::Receiver<ChainState>,
-        seek: &SeekInfo,
-        number: u64,
-    ) -> Result<(), End> {
-        let stopping = || Refusal::new(Status::ServiceUnavailable, "the orderer is stopping");
-        loop {
-            let now = *state.borrow_and_update();
-            deliver::check_health(failure(now), seek)?;
-            if self.rules.stop.is_cancelled() {
-                return Err(stopping().into());
-            }
-            if number < now.height {
-                return Ok(());
-            }
-            if seek.behavior() == SeekBehavior::FailIfNotReady {
-                return Err(
-                    Refusal::new(Status::NotFound, format!("block {number} does not exist yet")).into()
-                );
-            }
-            tokio::select! {
-                changed = state.changed() => changed.map_err(|_| stopping())?,
-                () = self.responses.closed() => return Err(End::Gone),
-                () = self.rules.stop.cancelled() => return Err(stopping().into()),
-            }
-        }
+        let delivery = Delivery { session: self, chain, seek: &seek, state, faults, forked: None };
+        delivery.run(access, config, range).await
     }
 
     async fn send(&self, block: Bytes) -> Result<(), End> {
@@ -186,6 +159,130 @@ impl DeliverSession {
             () = self.rules.stop.cancelled() => Err(End::Gone),
         }
     }
+}
+
+/// One range on its way.
+struct Delivery<'a> {
+    session: &'a DeliverSession,
+    chain: &'a Arc<Chain>,
+    seek: &'a SeekInfo,
+    state: watch::Receiver<ChainState>,
+    faults: watch::Receiver<ChannelFaults>,
+    /// The second history that was last in force, by its address, and whether this stream gets it.
+    forked: Option<(Arc<Fork>, bool)>,
+}
+
+impl Delivery<'_> {
+    /// `config` is the one under which `access` was granted.
+    async fn run(
+        mut self,
+        mut access: Access,
+        mut config: Arc<ChannelConfig>,
+        range: RangeInclusive<u64>,
+    ) -> Result<(), End> {
+        for number in range {
+            // Before waiting, so that a removed organisation is not left waiting for what it will not get.
+            access.check_again(&config, CHANNEL_READERS, unix_seconds())?;
+            self.wait(number).await?;
+            let newest = self.chain.config();
+            if number > newest.config_block_number() {
+                config = newest.clone();
+            }
+            access.check_again(&config, CHANNEL_READERS, unix_seconds())?;
+            let block = read(self.chain, number).await?;
+            if newest.sequence() > config.sequence() {
+                config = config_behind(config, &block)?;
+            }
+            let block = self.misbehave(number, block).await?;
+            self.session.send(outgoing(self.seek, block)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until block `number` exists, as far as clients may know.
+    async fn wait(&mut self, number: u64) -> Result<(), End> {
+        let stopping = || Refusal::new(Status::ServiceUnavailable, "the orderer is stopping");
+        let rules = &self.session.rules;
+        loop {
+            let now = *self.state.borrow_and_update();
+            deliver::check_health(failure(now), self.seek)?;
+            if rules.stop.is_cancelled() {
+                return Err(stopping().into());
+            }
+            let (height, status) = {
+                let faults = self.faults.borrow_and_update();
+                (faults.visible(now.height), faults.status)
+            };
+            commanded(status)?;
+            if number < height {
+                return Ok(());
+            }
+            if self.seek.behavior() == SeekBehavior::FailIfNotReady {
+                return Err(
+                    Refusal::new(Status::NotFound, format!("block {number} does not exist yet")).into()
+                );
+            }
+            tokio::select! {
+                changed = self.state.changed() => changed.map_err(|_| stopping())?,
+                changed = self.faults.changed() => changed.map_err(|_| stopping())?,
+                () = self.session.responses.closed() => return Err(End::Gone),
+                () = rules.stop.cancelled() => return Err(stopping().into()),
+            }
+        }
+    }
+
+    /// Delays and alters a stored block as the faults of the moment say.
+    async fn misbehave(&mut self, number: u64, block: Bytes) -> Result<Bytes, End> {
+        let faults = self.faults.borrow().clone();
+        if let Some(delay) = faults.delay {
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.session.responses.closed() => return Err(End::Gone),
+                () = self.session.rules.stop.cancelled() => return Err(End::Gone),
+            }
+        }
+        let forked = self.is_forked(&faults, number);
+        if !(forked || faults.bad_signature || faults.wrong_previous_hash) {
+            return Ok(block);
+        }
+        let (reader, signer) = (self.chain.reader().clone(), self.session.rules.signer.clone());
+        let altering = move || altered(&faults, &reader, &signer, forked, number, block);
+        match tokio::task::spawn_blocking(altering).await {
+            Ok(Ok(block)) => Ok(block),
+            Ok(Err(error)) => Err(unreadable(self.chain, number, &error.to_string()).into()),
+            Err(error) => Err(unreadable(self.chain, number, &error.to_string()).into()),
+        }
+    }
+
+    /// Whether this stream gets block `number` of the second history. Decided once for each such history.
+    fn is_forked(&mut self, faults: &ChannelFaults, number: u64) -> bool {
+        let Some(fork) = faults.fork.as_ref().filter(|fork| number >= fork.first()) else { return false };
+        match &self.forked {
+            Some((known, forked)) if Arc::ptr_eq(known, fork) => *forked,
+            _ => {
+                let forked = fork.next_stream_is_forked();
+                self.forked = Some((fork.clone(), forked));
+                forked
+            }
+        }
+    }
+}
+
+/// The config in force behind a block: that of the block if it brings a later one than `config`.
+fn config_behind(config: Arc<ChannelConfig>, block: &Bytes) -> Result<Arc<ChannelConfig>, Refusal> {
+    let damaged = |error: String| Refusal::new(Status::InternalServerError, error);
+    let block =
+        Block::decode(block.clone(), MESSAGE_BYTES_MAX).map_err(|error| damaged(error.to_string()))?;
+    if !block.is_config() {
+        return Ok(config);
+    }
+    let next = ChannelConfig::from_block(&block).map_err(|error| damaged(error.to_string()))?;
+    Ok(if next.sequence() > config.sequence() { next.into() } else { config })
+}
+
+/// The status that a fault commands.
+fn commanded(status: Option<Status>) -> Result<(), Refusal> {
+    status.map_or(Ok(()), |status| Err(Refusal::new(status, "a fault is switched on")))
 }
 
 /// How long the final status of a range may wait for the client to read; longer ends the stream.
@@ -208,11 +305,15 @@ async fn read(chain: &Arc<Chain>, number: u64) -> Result<Bytes, Refusal> {
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
-    tracing::error!(channel = %chain.channel(), number, error, "cannot read a stored block");
-    Err(Refusal::new(Status::InternalServerError, "a stored block cannot be read; see the orderer's log"))
+    Err(unreadable(chain, number, &error))
 }
 
-/// What a client gets for a stored block: the one place every delivered block passes on its way out.
+fn unreadable(chain: &Chain, number: u64, error: &str) -> Refusal {
+    tracing::error!(channel = %chain.channel(), number, error, "cannot read a stored block");
+    Refusal::new(Status::InternalServerError, "a stored block cannot be read; see the orderer's log")
+}
+
+/// What a client gets for a block, whole or without its data.
 fn outgoing(seek: &SeekInfo, block: Bytes) -> Result<Bytes, Refusal> {
     match seek.content_type() {
         SeekContentType::Block => Ok(block),

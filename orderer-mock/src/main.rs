@@ -1,8 +1,12 @@
-//! `orderer-mock`: runs the stand-in ordering service, or submits a file to an ordering service as transactions.
+//! `orderer-mock`: runs the stand-in ordering service, makes it misbehave, submits a file to an ordering service as
+//! transactions, or changes a channel's config.
 //!
 //! Logs go to stderr (`RUST_LOG` sets the level, `info` by default), results to stdout. Every error is one line that says
 //! what to do; the exit status is then 1.
 
+mod cli;
+
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,14 +16,17 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use grapevine_channels::ChannelId;
 use grapevine_configs::orderer::BatchOverrides as BatchConfig;
-use grapevine_configs::{ByteSize, ClientConfig, ClientSection, Endpoint, OrdererConfig, Period, Warning};
+use grapevine_configs::{ByteSize, OrdererConfig, Period, Warning};
 use grapevine_crypto::{LocalMsp, MspId, Signer};
 use grapevine_orderer_mock::chain::BatchOverrides;
-use grapevine_orderer_mock::client::{ClientOptions, ClientTls};
 use grapevine_orderer_mock::pieces::Cutting;
 use grapevine_orderer_mock::server::{RunningServer, ServerOptions, ServerTls};
 use grapevine_orderer_mock::submit::{SubmitOptions, submit};
 use tokio::signal::unix::{SignalKind, signal};
+
+use cli::client::{self, ClientArgs};
+use cli::fault::{self, FaultArgs};
+use cli::update::{self, UpdateArgs};
 
 /// A stand-in for a Hyperledger Fabric ordering service.
 #[derive(Debug, Parser)]
@@ -39,6 +46,10 @@ enum Command {
     },
     /// Submits a file as signed transactions, in order.
     Submit(SubmitArgs),
+    /// Changes the config of a channel: one config update with all the changes asked for.
+    Update(UpdateArgs),
+    /// Makes a running ordering service misbehave, for tests and demonstrations.
+    Fault(FaultArgs),
 }
 
 #[derive(Debug, Args)]
@@ -61,21 +72,8 @@ struct SubmitArgs {
     /// Seconds to wait for an orderer that cannot be reached yet.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     wait: u64,
-    /// A client.yaml, or the orderer.yaml of the orderer to submit to.
-    #[arg(long, required_unless_present = "orderer")]
-    config: Option<PathBuf>,
-    /// Address of the orderer, host:port.
-    #[arg(long, requires = "msp_dir", requires = "msp_id")]
-    orderer: Option<Endpoint>,
-    /// MSP directory of the submitting identity.
-    #[arg(long)]
-    msp_dir: Option<PathBuf>,
-    /// MSP id of the submitting identity.
-    #[arg(long)]
-    msp_id: Option<String>,
-    /// PEM file of the CAs of the orderer's TLS certificate; without it plain text, unless the config says otherwise.
-    #[arg(long)]
-    tls_root: Option<PathBuf>,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -88,7 +86,8 @@ fn positive(text: &str) -> Result<f64, String> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
@@ -97,6 +96,8 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Run { config } => run(&config).await,
             Command::Submit(arguments) => run_submit(arguments).await,
+            Command::Update(arguments) => update::run(arguments).await,
+            Command::Fault(arguments) => fault::run(&arguments),
         }
     });
     // Blocking reads that are still under way must not hold up the exit.
@@ -166,11 +167,11 @@ fn batch_overrides(config: &BatchConfig) -> BatchOverrides {
 }
 
 async fn run_submit(arguments: SubmitArgs) -> Result<()> {
-    let client = client_section(&arguments)?;
+    let client = arguments.client.section()?;
     let signer = load_signer(&client.msp_config_path, &client.local_msp_id)?;
     let piece_bytes = usize::try_from(arguments.piece_bytes).unwrap_or(usize::MAX);
     let options = SubmitOptions {
-        orderer: client_options(&client)?,
+        orderer: client::options(&client)?,
         channel: arguments.channel,
         file: arguments.file,
         cutting: if arguments.lines { Cutting::Lines } else { Cutting::Pieces(piece_bytes) },
@@ -187,61 +188,6 @@ async fn run_submit(arguments: SubmitArgs) -> Result<()> {
         started.elapsed().as_secs_f64()
     );
     Ok(())
-}
-
-/// The config file, with the flags in its place or over it.
-fn client_section(arguments: &SubmitArgs) -> Result<ClientSection> {
-    let mut section = match &arguments.config {
-        Some(path) => {
-            let (config, warnings) = ClientConfig::load(path, std::env::vars())?;
-            log_warnings(&warnings);
-            config.client
-        }
-        None => ClientSection {
-            local_msp_id: String::new(),
-            msp_config_path: PathBuf::new(),
-            orderer: arguments.orderer.clone().context("--orderer is missing; write host:port")?,
-            conn_timeout: Period::seconds(3),
-            tls: grapevine_configs::ClientTls::default(),
-        },
-    };
-    if let Some(orderer) = &arguments.orderer {
-        section.orderer = orderer.clone();
-    }
-    if let Some(directory) = &arguments.msp_dir {
-        section.msp_config_path = directory.clone();
-    }
-    if let Some(id) = &arguments.msp_id {
-        section.local_msp_id = id.clone();
-    }
-    if let Some(root) = &arguments.tls_root {
-        section.tls.enabled = true;
-        section.tls.root_cas = vec![root.clone()];
-    }
-    Ok(section)
-}
-
-fn client_options(client: &ClientSection) -> Result<ClientOptions> {
-    let tls = &client.tls;
-    let identity = match (&tls.client_cert.file, &tls.client_key.file) {
-        (Some(certificate), Some(key)) if tls.enabled => {
-            Some((read(certificate, "TLS client certificate")?, read(key, "TLS client key")?))
-        }
-        _ => None,
-    };
-    let tls = match tls.enabled {
-        true => Some(ClientTls {
-            roots: read_all(&tls.root_cas, "TLS root certificate")?,
-            identity,
-            server_name: tls.server_host_override.clone(),
-        }),
-        false => None,
-    };
-    Ok(ClientOptions {
-        address: client.orderer.to_string(),
-        tls,
-        connect_timeout: client.conn_timeout.as_duration(),
-    })
 }
 
 fn load_signer(directory: &std::path::Path, id: &str) -> Result<Arc<Signer>> {

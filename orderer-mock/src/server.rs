@@ -1,4 +1,4 @@
-//! Starts and stops the whole service: channels, listener, gRPC server.
+//! Starts and stops the whole service: channels, listener, gRPC server, control socket.
 //!
 //! Stopping takes less than [`STOP_TIMEOUT`] twice over: streams are told to end, connections that do not end are cut,
 //! and everything accepted is written as a last block.
@@ -10,14 +10,18 @@ use std::time::Duration;
 
 use grapevine_crypto::Signer;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::chain::BatchOverrides;
+use crate::connections;
+use crate::control::{ControlError, ControlServer};
 use crate::deliver::DeliverRules;
+use crate::faults::Faults;
 use crate::registry::{Registry, RegistryError};
 use crate::rpc::{AtomicBroadcastServer, CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
 use crate::service::OrdererService;
@@ -33,6 +37,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A connection that does not answer for this long is closed (Fabric: `ServerTimeout`).
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Accepted connections that wait for the gRPC server to take them.
+const CONNECTIONS_QUEUED_MAX: usize = 16;
 
 /// TLS material, PEM.
 #[derive(Clone)]
@@ -61,7 +68,7 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// TLS; `None` for plain text.
     pub tls: Option<ServerTls>,
-    /// Directory that holds a directory for each channel.
+    /// Directory that holds a directory for each channel, and the control socket.
     pub location: PathBuf,
     /// Genesis block files of the channels.
     pub genesis_files: Vec<PathBuf>,
@@ -89,6 +96,9 @@ pub enum ServerError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The TLS material.
     #[error("TLS cannot be set up: {0}; check General.TLS.Certificate, PrivateKey and ClientRootCAs")]
     Tls(String),
@@ -99,6 +109,7 @@ pub enum ServerError {
 pub struct RunningServer {
     address: SocketAddr,
     registry: Arc<Registry>,
+    faults: Arc<Faults>,
     stop: CancellationToken,
     close: CancellationToken,
     streams: TaskTracker,
@@ -125,6 +136,8 @@ impl RunningServer {
         let listen_error = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+        // First of all: it keeps a second service out of the directory.
+        let control = ControlServer::bind(&options.location).await?;
         let (registry, chains) = Registry::open(
             &options.location,
             &options.genesis_files,
@@ -133,22 +146,28 @@ impl RunningServer {
             &close,
         )?;
         let registry = Arc::new(registry);
+        let faults = Arc::new(Faults::new(registry.clone()));
+        tokio::spawn(control.serve(faults.clone(), stop.clone()));
         let rules = DeliverRules {
             registry: registry.clone(),
             time_window: options.time_window,
             binding_required,
+            faults: faults.clone(),
+            signer: options.signer.clone(),
             stop: stop.clone(),
         };
         let streams = TaskTracker::new();
         let service = AtomicBroadcastServer::new(OrdererService::new(rules, streams.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let (accepted, connections) = mpsc::channel(CONNECTIONS_QUEUED_MAX);
+        tokio::spawn(connections::accept(listener, address, faults.clone(), accepted, stop.clone()));
         let serving = server
             .add_service(service)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.clone().cancelled_owned());
         tracing::info!("listening on {address}");
         let server = tokio::spawn(serving);
-        Ok(Self { address, registry, stop, close, streams, server, chains })
+        Ok(Self { address, registry, faults, stop, close, streams, server, chains })
     }
 
     /// Where it listens.
@@ -159,6 +178,11 @@ impl RunningServer {
     /// The channels, for a look at their heights.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// Its fault switches.
+    pub fn faults(&self) -> &Arc<Faults> {
+        &self.faults
     }
 
     /// Ends all streams, writes what was accepted, and returns. Takes at most twice [`STOP_TIMEOUT`].

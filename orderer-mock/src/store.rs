@@ -224,7 +224,7 @@ impl BlockReader {
         }
     }
 
-    fn path(&self, number: u64) -> PathBuf {
+    pub(crate) fn path(&self, number: u64) -> PathBuf {
         self.directory.join(format!("{number:03}.block"))
     }
 }

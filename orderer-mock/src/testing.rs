@@ -9,6 +9,7 @@ use std::time::Duration;
 use grapevine_channels::config::BatchSize;
 use grapevine_channels::genesis::{ApplicationOrg, GenesisBuilder, OrdererOrg};
 use grapevine_crypto::issue::{IssueError, Organization, Validity};
+use grapevine_crypto::proto::FabricMspConfig;
 use grapevine_crypto::{Algorithm, MspId, Role, Signer};
 
 use crate::chain::BatchOverrides;
@@ -108,6 +109,52 @@ impl TestNetwork {
     /// A client of an organisation that is in no channel.
     pub fn foreigner(&self) -> Result<Arc<Signer>, IssueError> {
         Ok(Arc::new(self.foreigners.enrol("user1.org9.example.com", Role::Client, validity())?))
+    }
+
+    /// An administrator of the member organisation: its signature changes the application part of a channel's config.
+    pub fn member_admin(&self) -> Result<Arc<Signer>, IssueError> {
+        Ok(Arc::new(self.members.enrol("Admin@org1.example.com", Role::Admin, validity())?))
+    }
+
+    /// An administrator of the orderer organisation: its signature changes the orderer part of a channel's config.
+    pub fn orderer_admin(&self) -> Result<Arc<Signer>, IssueError> {
+        Ok(Arc::new(self.orderers.enrol("Admin@example.com", Role::Admin, validity())?))
+    }
+
+    /// An administrator of the foreign organisation.
+    pub fn foreign_admin(&self) -> Result<Arc<Signer>, IssueError> {
+        Ok(Arc::new(self.foreigners.enrol("Admin@org9.example.com", Role::Admin, validity())?))
+    }
+
+    /// The MSP of the foreign organisation, to add it to a channel.
+    pub fn foreign_msp(&self) -> FabricMspConfig {
+        self.foreigners.msp_config()
+    }
+
+    /// A revocation list of the member organisation, PEM, that revokes a member's certificate.
+    pub fn revoke(&self, member: &Signer) -> Result<Vec<u8>, IssueError> {
+        self.members.authority().revoke(&[member.identity().certificate()], validity())
+    }
+
+    /// Writes the MSP directories of administrators of the orderer, the member and the foreign organisation; returns their
+    /// paths.
+    pub fn admin_directories(&self) -> Result<[PathBuf; 3], IssueError> {
+        let write = |organization: &Organization, name: &str| -> Result<PathBuf, IssueError> {
+            let directory = self.directory.join(format!("admin-{name}"));
+            organization.write_member_dir(
+                &directory,
+                &format!("Admin@{name}"),
+                Role::Admin,
+                &[],
+                validity(),
+            )?;
+            Ok(directory.join("msp"))
+        };
+        Ok([
+            write(&self.orderers, "example.com")?,
+            write(&self.members, "org1.example.com")?,
+            write(&self.foreigners, "org9.example.com")?,
+        ])
     }
 
     /// Writes the MSP directory of a member client; returns its path.

@@ -28,8 +28,9 @@ impl BlockWriter {
         Self { store, signer }
     }
 
-    /// Writes one block of marshalled envelopes; returns the new height once it is synced.
-    pub fn write(&mut self, envelopes: Vec<Bytes>) -> Result<u64, StoreError> {
+    /// Writes one block of marshalled envelopes; returns the new height once it is synced. A config block (`is_config`)
+    /// holds one envelope of type CONFIG; it names itself as the newest config, as do the blocks after it.
+    pub fn write(&mut self, envelopes: Vec<Bytes>, is_config: bool) -> Result<u64, StoreError> {
         let number = self.store.height();
         let header = BlockHeader {
             number,
@@ -37,7 +38,8 @@ impl BlockWriter {
             data_hash: sha256_of(envelopes.iter().map(AsRef::as_ref)).as_ref().to_vec(),
         };
         let hash = header.hash();
-        let metadata = self.metadata(&header);
+        let last_config = if is_config { number } else { self.store.last_config() };
+        let metadata = metadata_slots(&header, last_config, &self.signer);
         let block = common::Block {
             header: Some(common::BlockHeader {
                 number,
@@ -47,18 +49,19 @@ impl BlockWriter {
             data: Some(common::BlockData { data: envelopes }),
             metadata: Some(common::BlockMetadata { metadata }),
         };
-        self.store.append(number, hash, false, block.encode_to_vec().into())?;
+        self.store.append(number, hash, is_config, block.encode_to_vec().into())?;
         Ok(self.store.height())
     }
+}
 
-    fn metadata(&self, header: &BlockHeader) -> Vec<Bytes> {
-        let last_config = common::LastConfig { index: self.store.last_config() };
-        let mut slots = vec![Bytes::new(); common::METADATA_SLOTS];
-        let signed = sign::sign_block(header, last_config.index, Bytes::new(), &self.signer, rand::random());
-        let unsigned = common::Metadata { value: last_config.encode_to_vec().into(), signatures: Vec::new() };
-        for (slot, value) in slots.iter_mut().zip([signed, unsigned.encode_to_vec().into()]) {
-            *slot = value;
-        }
-        slots
+/// All metadata of a block with this header: slot 0 signed now, slot 1 for older tools, the others empty.
+pub(crate) fn metadata_slots(header: &BlockHeader, last_config: u64, signer: &Signer) -> Vec<Bytes> {
+    let mut slots = vec![Bytes::new(); common::METADATA_SLOTS];
+    let signed = sign::sign_block(header, last_config, Bytes::new(), signer, rand::random());
+    let value = common::LastConfig { index: last_config }.encode_to_vec().into();
+    let unsigned = common::Metadata { value, signatures: Vec::new() };
+    for (slot, value) in slots.iter_mut().zip([signed, unsigned.encode_to_vec().into()]) {
+        *slot = value;
     }
+    slots
 }

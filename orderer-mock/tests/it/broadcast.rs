@@ -49,7 +49,7 @@ async fn the_table_of_answers() {
         ("empty", Envelope::default(), 400),
         ("junk", Envelope { payload: b"junk".as_slice().into(), signature: vec![].into() }, 400),
         ("config", typed(&member, HeaderType::Config), 400),
-        ("config update", typed(&member, HeaderType::ConfigUpdate), 501),
+        ("junk as a config update", typed(&member, HeaderType::ConfigUpdate), 400),
         ("unknown channel", Envelope::decode(elsewhere).unwrap(), 404),
         ("foreign signer", transaction(&foreigner, b"x"), 403),
         ("expired signer", transaction(&expired, b"x"), 403),

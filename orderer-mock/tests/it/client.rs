@@ -150,6 +150,11 @@ impl Deliver {
         }
     }
 
+    /// The connection breaks now, without a status.
+    pub(crate) async fn broken(&mut self) {
+        assert!(within(self.responses.message()).await.is_err());
+    }
+
     pub(crate) async fn block(&mut self) -> Block {
         match self.answer().await {
             Answer::Block(block, _) => *block,

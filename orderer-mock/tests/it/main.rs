@@ -3,7 +3,9 @@
 
 mod broadcast;
 mod client;
+mod config_updates;
 mod deliver;
+mod faults;
 mod files;
 mod process;
 mod submit;

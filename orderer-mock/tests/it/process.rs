@@ -28,6 +28,10 @@ struct Files {
 }
 
 fn files() -> Files {
+    files_and_network().0
+}
+
+fn files_and_network() -> (Files, TestNetwork) {
     let directory = tempfile::tempdir().unwrap();
     let network = TestNetwork::new(directory.path()).unwrap();
     let orderer = network.orderer_directory().unwrap();
@@ -41,7 +45,7 @@ fn files() -> Files {
     )
     .unwrap();
     let member = network.member_directory().unwrap();
-    Files { authority: orderer.join("tls/ca.crt"), directory, config, member }
+    (Files { authority: orderer.join("tls/ca.crt"), directory, config, member }, network)
 }
 
 /// Starts the orderer; returns it with the address it says it listens on.
@@ -110,6 +114,87 @@ fn runs_takes_a_file_over_tls_and_stops_on_sigterm() {
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     assert!(orderer.0.wait().unwrap().success());
     assert!(stopping.elapsed() < Duration::from_secs(5), "{:?}", stopping.elapsed());
+}
+
+#[test]
+fn changes_the_config_and_switches_faults_by_command() {
+    let (files, network) = files_and_network();
+    let [orderer_admin, admin, foreign_admin] = network.admin_directories().unwrap();
+    let list = files.directory.path().join("revoked.pem");
+    fs::write(&list, network.revoke(&network.member().unwrap()).unwrap()).unwrap();
+    let (orderer, address) = start(&files.config);
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let of = |id: &str, file: &Path| format!("{id}={}", path(file));
+    let client = [
+        "--orderer".to_owned(),
+        address,
+        "--msp-dir".to_owned(),
+        path(&files.member),
+        "--msp-id".to_owned(),
+        "Org1MSP".to_owned(),
+        "--tls-root".to_owned(),
+        path(&files.authority),
+    ];
+    let org1 = of("Org1MSP", &admin);
+    let update = |arguments: &[&str]| {
+        let mut all = vec!["update", "--channel", "trade"];
+        all.extend(client.iter().map(String::as_str));
+        all.extend(arguments);
+        run(&all)
+    };
+    let updated = |arguments: &[&str], sequence: u64| {
+        let output = update(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(&format!("config {sequence} of channel trade")), "{text}");
+    };
+    assert!(error_line(&update(&["--signer", &org1])).contains("--anchor"));
+    assert!(error_line(&update(&["--anchor", "Org1MSP=peer0:7051"])).contains("403"));
+    updated(&["--signer", &org1, "--anchor", "Org1MSP=peer0:7051", "--anchor", "Org1MSP=peer1:7051"], 1);
+    let unchanged =
+        update(&["--signer", &org1, "--anchor", "Org1MSP=peer0:7051", "--anchor", "Org1MSP=peer1:7051"]);
+    assert!(error_line(&unchanged).contains("changes nothing"));
+    updated(&["--signer", &of("OrdererMSP", &orderer_admin), "--batch-count", "3"], 2);
+    updated(&["--signer", &org1, "--crl", &of("Org1MSP", &list)], 3);
+    updated(&["--signer", &org1, "--add-org", &of("Org9MSP", &foreign_admin)], 4);
+    let org9 = of("Org9MSP", &foreign_admin);
+    updated(&["--signer", &org1, "--signer", &org9, "--remove-org", "Org9MSP"], 5);
+    assert!(files.directory.path().join("ledger/trade/005.block").exists());
+
+    let config = path(&files.config);
+    let fault = |arguments: &[&str]| {
+        let mut all = vec!["fault", "--config", &config];
+        all.extend(arguments);
+        run(&all)
+    };
+    for kind in [&["withhold"][..], &["withhold", "3"], &["delay", "20"], &["bad-signature"], &["equivocate"]]
+    {
+        let output = fault(kind);
+        assert!(output.status.success(), "{kind:?}: {output:?}");
+    }
+    assert!(fault(&["--channel", "trade", "wrong-previous-hash"]).status.success());
+    assert!(fault(&["status", "503"]).status.success());
+    let anchor = ["--signer", &org1, "--anchor", "Org1MSP="];
+    assert!(error_line(&update(&anchor)).contains("503"));
+    assert!(error_line(&fault(&["--channel", "audit", "clear"])).contains("audit"));
+    assert!(error_line(&fault(&["status", "200"])).contains("200"));
+    assert!(fault(&["clear"]).status.success());
+    updated(&anchor, 6);
+    drop(orderer);
+    assert!(error_line(&fault(&["clear"])).contains("no ordering service runs"));
+}
+
+#[test]
+fn logs_to_a_file_have_no_colours() {
+    let files = files();
+    let config = files.config.to_str().unwrap();
+    fs::write(config, fs::read_to_string(config).unwrap() + "Unknown: 1\n").unwrap();
+    let mut child =
+        Command::new(BINARY).args(["run", "--config", config]).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let _running = Running(child);
+    let read: Vec<String> = lines.take_while(|line| !line.contains("listening on")).collect();
+    assert!(!read.is_empty() && read.iter().all(|line| !line.contains('\u{1b}')), "{read:?}");
 }
 
 #[test]

@@ -1,0 +1,5 @@
+//! The commands beyond `run` and `submit`.
+
+pub(crate) mod client;
+pub(crate) mod fault;
+pub(crate) mod update;
