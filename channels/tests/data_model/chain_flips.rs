@@ -9,9 +9,11 @@ use grapevine_channels::verify::BlockVerifier;
 
 use crate::vectors::{CHAINS, raw_blocks, walk};
 
-/// A block small enough to try every byte.
-const EXHAUSTIVE_BYTES: usize = 5_000;
-/// Above, one in so many.
+/// A block small enough to try every value of every byte.
+const EVERY_VALUE_BYTES: usize = 1_500;
+/// A block small enough to change every bit.
+const EVERY_BIT_BYTES: usize = 5_000;
+/// Above, one byte in so many.
 const STRIDE: usize = 37;
 
 #[test]
@@ -47,20 +49,47 @@ fn a_changed_byte_is_refused_in_a_bft_chain() {
     change_bytes("bft-ecdsa");
 }
 
+/// Header, data and slot 0 of every block but block 0: every value of every byte in the smallest block of the chain and
+/// in those below [`EVERY_VALUE_BYTES`], every bit in small blocks, samples of the others.
 fn change_bytes(chain: &str) {
-    walk(chain, |verifier, _, authentic| {
+    let smallest = raw_blocks(chain).iter().map(Bytes::len).min().unwrap();
+    let mut all_values = 0;
+    walk(chain, |verifier, received, authentic| {
+        // As it is kept: header, data and slot 0, then the four blank slots, which nobody signs.
         let encoded = authentic.encoded();
-        let stride = if encoded.len() <= EXHAUSTIVE_BYTES { 1 } else { STRIDE };
-        // Behind slot 0 stand the four blank slots, which nobody signs.
         let covered = encoded.len() - 8;
-        for position in (0..covered).step_by(stride) {
-            for bit in [0x01, 0x80] {
+        let bits: Vec<u8> = (0..8).map(|bit| 1 << bit).collect();
+        let every_value = raw_blocks(chain)[usize::try_from(received.number()).unwrap()].len()
+            <= smallest.max(EVERY_VALUE_BYTES)
+            && all_values == 0;
+        let (stride, changes) = if every_value {
+            all_values += 1;
+            (1, (1..=255).collect())
+        } else if encoded.len() <= EVERY_BIT_BYTES {
+            (1, bits)
+        } else {
+            (STRIDE, vec![0x01, 0x80])
+        };
+        // Header and slot 0 of every block are changed everywhere.
+        let data = data_range(authentic);
+        let sampled = |position: usize| !data.contains(&position) || position % stride == 0;
+        for position in (0..covered).filter(|position| sampled(*position)) {
+            for change in &changes {
                 let mut changed = encoded.to_vec();
-                changed[position] ^= bit;
+                changed[position] ^= change;
                 assert_refused(verifier, changed, authentic, position);
             }
         }
     });
+    assert_eq!(all_values, 1);
+}
+
+/// Where the transactions lie in the encoding.
+fn data_range(block: &AuthenticBlock) -> std::ops::Range<usize> {
+    let start = block.encoded().as_ptr() as usize;
+    let transactions = block.block().transactions();
+    let last = transactions.last().unwrap();
+    transactions[0].as_ptr() as usize - start..last.as_ptr() as usize + last.len() - start
 }
 
 fn assert_refused(verifier: &BlockVerifier, changed: Vec<u8>, original: &AuthenticBlock, position: usize) {

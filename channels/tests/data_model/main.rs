@@ -5,6 +5,7 @@ mod blocks;
 mod chain_flips;
 mod config_updates;
 mod configs;
+mod describe;
 mod forgeries;
 mod genesis_blocks;
 mod network;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-fn grapevine(arguments: &[&str]) -> Output {
+pub(crate) fn grapevine(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grapevine"));
     // Variables of whoever runs the tests must not change what they see.
     for (name, _) in std::env::vars_os() {
@@ -33,14 +33,14 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Runs a command that must work and returns what it printed.
-fn works(arguments: &[&str]) -> String {
+pub(crate) fn works(arguments: &[&str]) -> String {
     let output = grapevine(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
     text(&output.stdout)
 }
 
 /// Runs a command that must fail with exit code 1 and returns its one line of complaint.
-fn fails(arguments: &[&str]) -> String {
+pub(crate) fn fails(arguments: &[&str]) -> String {
     let output = grapevine(arguments);
     let complaint = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {complaint}");
@@ -50,12 +50,12 @@ fn fails(arguments: &[&str]) -> String {
 }
 
 /// A peer's files without a peer.
-struct Files {
+pub(crate) struct Files {
     directory: TempDir,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let yaml = "peer:\n  id: peer0\n  listenAddress: 127.0.0.1:0\n  localMspId: Org1MSP\n  mspConfigPath: msp\n  fileSystemPath: data\n";
         std::fs::write(directory.path().join("peer.yaml"), yaml).unwrap();
@@ -63,11 +63,11 @@ impl Files {
         Self { directory }
     }
 
-    fn config(&self) -> String {
+    pub(crate) fn config(&self) -> String {
         self.path("peer.yaml")
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
@@ -75,7 +75,7 @@ impl Files {
         self.directory.path().join("data")
     }
 
-    fn ledger(&self) -> Ledger {
+    pub(crate) fn ledger(&self) -> Ledger {
         Ledger::open(self.data().join(DIRECTORY)).unwrap()
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod admin;
+mod blocks;
 mod cli;
 mod crash;
 mod deliver;
