@@ -52,18 +52,14 @@ async fn accept(registry: &Registry, envelope: Envelope, now: i64) -> Result<(),
         )
     };
     let chain = request.channel().and_then(|channel| registry.chain(&channel)).ok_or_else(unknown)?;
-    match HeaderType::try_from(request.channel_header.r#type) {
-        Ok(HeaderType::Config | HeaderType::OrdererTransaction) => {
-            return Err(Refusal::new(
-                Status::BadRequest,
-                "only the ordering service makes config transactions",
-            ));
-        }
-        _ => {}
+    let header_type = HeaderType::try_from(request.channel_header.r#type);
+    if matches!(header_type, Ok(HeaderType::Config | HeaderType::OrdererTransaction)) {
+        let info = "only the ordering service makes config transactions";
+        return Err(Refusal::new(Status::BadRequest, info));
     }
     let config = chain.config();
     let size_bytes = check(&config, &chain.limits(), &request, &envelope, now)?;
-    if request.channel_header.r#type == i32::from(HeaderType::ConfigUpdate) {
+    if header_type == Ok(HeaderType::ConfigUpdate) {
         return chain.configure(envelope).await;
     }
     // Encoding anew makes the transaction canonical: unknown and repeated fields of the request are gone.
