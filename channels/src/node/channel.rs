@@ -201,8 +201,13 @@ impl Node {
     ) {
         let Some(entry) = self.verifying.remove(&ticket) else { return };
         self.verifying_bytes = self.verifying_bytes.saturating_sub(entry.size);
-        if let Some(peer) = entry.from.and_then(|peer| self.peers.get_mut(&peer)) {
-            peer.verifying = peer.verifying.saturating_sub(1);
+        if let Some(peer) = entry.from
+            && let Some(count) = self.verifying_by_peer.get_mut(&peer)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.verifying_by_peer.remove(&peer);
+            }
         }
         let id = entry.channel;
         let Some(channel) = self.channels.get_mut(&id) else { return };

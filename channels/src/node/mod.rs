@@ -32,6 +32,8 @@
 mod channel;
 mod events;
 mod peers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -370,6 +372,7 @@ pub struct Node {
     peers: BTreeMap<PkiId, Peer>,
     verifying: BTreeMap<Ticket, Verifying>,
     verifying_bytes: usize,
+    verifying_by_peer: BTreeMap<PkiId, usize>,
     next_ticket: u64,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
@@ -414,6 +417,7 @@ impl Node {
             peers: BTreeMap::new(),
             verifying: BTreeMap::new(),
             verifying_bytes: 0,
+            verifying_by_peer: BTreeMap::new(),
             next_ticket: 0,
             rng,
             outputs: VecDeque::new(),

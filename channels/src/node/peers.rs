@@ -19,8 +19,6 @@ use crate::wire::{
 pub(super) struct Peer {
     pub(super) organization: MspId,
     pub(super) links: Links,
-    /// Blocks of this peer that are being verified.
-    pub(super) verifying: usize,
 }
 
 impl Node {
@@ -36,7 +34,7 @@ impl Node {
             self.handle_disconnected(now, peer);
         }
         let links = Links::new(session, self.own.pki_id, peer, organization.clone());
-        self.peers.insert(peer, Peer { organization: organization.clone(), links, verifying: 0 });
+        self.peers.insert(peer, Peer { organization: organization.clone(), links });
         self.membership.handle_connected(now, peer, organization, endpoint, self.authority.as_ref());
         self.offer_proofs(peer);
     }
@@ -125,15 +123,16 @@ impl Node {
     }
 
     fn verify(&mut self, channel: ChannelId, peer: PkiId, claim: Claim, pushed: bool, body: Bytes) {
-        let Some(remote) = self.peers.get_mut(&peer) else { return };
         let size = body.len();
         let crowded =
             self.verifying_bytes > 0 && self.verifying_bytes.saturating_add(size) > VERIFYING_BYTES_MAX;
-        if crowded || remote.verifying >= VERIFYING_PER_PEER_MAX {
+        // Counted over reconnections: what the pool still works on does not go away with the connection.
+        let of_peer = self.verifying_by_peer.get(&peer).copied().unwrap_or(0);
+        if crowded || of_peer >= VERIFYING_PER_PEER_MAX {
             self.counters.verifying_over_bound += 1;
             return;
         }
-        remote.verifying += 1;
+        self.verifying_by_peer.insert(peer, of_peer + 1);
         self.start_verifying(Verifying { channel, from: Some(peer), claim: Some(claim), pushed, size }, body);
     }
 

@@ -1,0 +1,129 @@
+//! The node as its driver sees it: inputs in, outputs out.
+
+use super::*;
+use crate::authority::ToyAuthority;
+use crate::isolation::proof;
+use crate::wire::{BulkHeader, BulkKind, Frame, FrameBody, Joined};
+use prost::Message;
+
+const OWN: &str = "peer0";
+const SESSION: [u8; 32] = [7; 32];
+
+fn at(milliseconds: u64) -> Time {
+    Time::from_millis(milliseconds)
+}
+
+fn trade() -> ChannelId {
+    "trade".parse().unwrap()
+}
+
+fn genesis() -> AuthenticBlock {
+    AuthenticBlock::simulated(0, Digest([0; 32]), 100)
+}
+
+/// Blocks 1 to `count` of `size` bytes.
+fn chain_of(count: u64, size: usize) -> Vec<AuthenticBlock> {
+    let mut previous = genesis().hash();
+    (1..=count)
+        .map(|number| {
+            let block = AuthenticBlock::simulated(number, previous, size);
+            previous = block.hash();
+            block
+        })
+        .collect()
+}
+
+/// A node of Org1 that has joined `trade`, as its static leader or not.
+fn node(org_leader: bool) -> Node {
+    let second = Duration::from_secs(1);
+    let config = NodeConfig {
+        membership: MembershipConfig {
+            network_id: "test".into(),
+            internal_endpoint: "peer0.org1:1".into(),
+            external_endpoint: String::new(),
+            bootstrap: vec![],
+            alive_interval: second,
+            alive_expiration: 5 * second,
+            reconnect_interval: second,
+            fanout: 3,
+            connections_max: 100,
+        },
+        election: ElectionConfig {
+            use_leader_election: false,
+            org_leader,
+            startup_grace_period: second,
+            membership_sample_interval: second,
+            leader_alive_threshold: second,
+            leader_election_duration: second,
+        },
+        dissemination: DisseminationConfig { propagate_peer_num: 3, pull_interval: second, pull_peer_num: 3 },
+        reconciliation: ReconciliationConfig {
+            enabled: true,
+            check_interval: second,
+            response_timeout: 3 * second,
+            batch_size: 10,
+            max_retries: 3,
+        },
+        block_buffer_size: 64,
+        max_block_count_to_store: 10,
+        halt_on_equivocation: false,
+        publish_state_info_interval: second,
+    };
+    let own = ToyAuthority::credential("Org1MSP", OWN);
+    let start = Start { own, peer_id: vec![1], incarnation: 1, wall_start: 0, seed: 1 };
+    let authority = ToyAuthority::new("Org1MSP", OWN, &["Org1MSP"]);
+    let mut node = Node::new(config, start, Box::new(authority), Time::ZERO);
+    let scope = Scope { genesis_hash: genesis().hash(), organizations: ["Org1MSP".into()].into() };
+    let tip = genesis().hash();
+    let setup = ChannelSetup { channel: trade(), scope, anchors: BTreeSet::new(), height: 1, tip };
+    node.handle(Time::ZERO, Input::Join(setup));
+    node
+}
+
+fn outputs(node: &mut Node) -> Vec<Output> {
+    std::iter::from_fn(|| node.poll_output()).collect()
+}
+
+/// The tickets of the blocks to be verified among all that is wanted now.
+fn tickets(node: &mut Node) -> Vec<Ticket> {
+    let ticket = |output| if let Output::Verify { ticket, .. } = output { Some(ticket) } else { None };
+    outputs(node).into_iter().filter_map(ticket).collect()
+}
+
+fn connect(node: &mut Node, peer: PkiId) {
+    let organization = "Org1MSP".into();
+    node.handle(at(1), Input::Connected { peer, organization, session: SESSION, endpoint: None });
+    let proofs = vec![proof(&genesis().hash(), &SESSION, &peer).to_vec()];
+    let frame = Frame::encode_body(FrameBody::Joined(Joined { proofs }));
+    node.handle(at(1), Input::Control { peer, frame });
+}
+
+fn push(node: &mut Node, peer: PkiId, block: &AuthenticBlock) {
+    let tag = proof(&genesis().hash(), &SESSION, &peer)[..crate::isolation::TAG_SIZE].to_vec();
+    let hash = block.hash().0.to_vec();
+    let header = BulkHeader { tag, number: block.number(), hash, kind: BulkKind::Push.into() };
+    let body = block.encoded().clone();
+    node.handle(at(2), Input::Bulk { peer, header: header.encode_to_vec().into(), body });
+}
+
+#[test]
+fn what_a_peer_has_under_verification_is_bounded_over_reconnections() {
+    let mut node = node(false);
+    let peer = PkiId::new(&"Org1MSP".into(), "peer1");
+    let blocks = chain_of(2 * VERIFYING_PER_PEER_MAX as u64, 100);
+    connect(&mut node, peer);
+    outputs(&mut node);
+    blocks[..40].iter().for_each(|block| push(&mut node, peer, block));
+    let first = tickets(&mut node);
+    assert_eq!(first.len(), 40);
+    node.handle(at(3), Input::Disconnected { peer });
+    connect(&mut node, peer);
+    outputs(&mut node);
+    blocks[40..].iter().for_each(|block| push(&mut node, peer, block));
+    assert_eq!(tickets(&mut node).len(), VERIFYING_PER_PEER_MAX - 40);
+    assert_eq!(node.counters().verifying_over_bound, 128 - VERIFYING_PER_PEER_MAX as u64);
+    let result = Err(Rejection::Untimely("no".into()));
+    node.handle(at(4), Input::Verified { ticket: first[0], result });
+    push(&mut node, peer, &blocks[127]);
+    assert_eq!(tickets(&mut node).len(), 1, "a verdict makes room for one more");
+}
