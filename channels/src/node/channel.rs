@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use grapevine_crypto::{Digest, PkiId};
 
 use super::{
-    ChannelSetup, Event, Node, NodeConfig, Output, Penalty, REPLY_BLOCKS_MAX, REPLY_BYTES_MAX, Rejection,
-    Ticket, fork,
+    ChannelSetup, Event, Node, NodeConfig, ORDERER_REST, Output, Penalty, REPLY_BLOCKS_MAX, REPLY_BYTES_MAX,
+    Rejection, Ticket, fork,
 };
 use crate::ChannelId;
 use crate::block::AuthenticBlock;
@@ -33,6 +33,8 @@ pub(super) struct Channel {
     /// When the changed height is announced; `None`: it is known.
     announce_at: Option<Time>,
     announced_at: Time,
+    /// When the orderer's stream, which had lost a block, is taken up again; `None`: it has not.
+    orderer_again_at: Option<Time>,
 }
 
 impl Channel {
@@ -57,6 +59,7 @@ impl Channel {
             anchors: setup.anchors.clone(),
             announce_at: None,
             announced_at: now,
+            orderer_again_at: None,
         }
     }
 
@@ -65,7 +68,7 @@ impl Channel {
             Some(self.dissemination.next_deadline()),
             earliest(self.election.next_deadline(), self.reconciliation.next_deadline()),
         );
-        earliest(machines, self.announce_at)
+        earliest(machines, earliest(self.announce_at, self.orderer_again_at))
     }
 
     pub(super) fn state(&self) -> ChannelBody {
@@ -155,6 +158,7 @@ impl Node {
                 self.send(peer, id, state.clone());
             }
         }
+        self.return_to_orderer(now, id);
         self.reconcile(now, id);
     }
 
@@ -176,6 +180,9 @@ impl Node {
         let Some(channel) = self.channels.get_mut(id) else { return };
         let next = channel.chain.next_needed();
         let outputs: Vec<ElectionOutput> = std::iter::from_fn(|| channel.election.poll_output()).collect();
+        if outputs.iter().any(|output| matches!(output, ElectionOutput::Lead(_))) {
+            channel.orderer_again_at = None;
+        }
         for output in outputs {
             match output {
                 ElectionOutput::Send { peer, message } => {
@@ -216,7 +223,7 @@ impl Node {
             Err(Rejection::Untimely(_)) => {
                 channel.reconciliation.look_again(now);
                 if entry.from.is_none() {
-                    self.ask_orderer_again(&id);
+                    self.rest_from_orderer(now, &id);
                 }
                 return self.reconcile(now, &id);
             }
@@ -263,7 +270,7 @@ impl Node {
             Offer::TooFar => {
                 channel.reconciliation.look_again(now);
                 if from.is_none() {
-                    self.ask_orderer_again(id);
+                    self.rest_from_orderer(now, id);
                 }
             }
             Offer::Conflict { kept } => {
@@ -297,12 +304,30 @@ impl Node {
         self.reconcile(now, id);
     }
 
-    /// A block of the orderer's stream was dropped, and the stream goes on without it: begin again where the chain
-    /// stands. Nobody else may have the block yet.
-    fn ask_orderer_again(&mut self, id: &ChannelId) {
-        let Some(channel) = self.channels.get(id) else { return };
+    /// A block of the orderer's stream was dropped: the rest of the stream is of no use, and nobody else may have the
+    /// block yet. The stream ends here and begins again where the chain stands when the ledger has caught up;
+    /// at once, what does not fit would be pulled over and over.
+    fn rest_from_orderer(&mut self, now: Time, id: &ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        if channel.election.is_leader() && channel.orderer_again_at.is_none() {
+            channel.orderer_again_at = Some(now + ORDERER_REST);
+            self.outputs.push_back(Output::StopDeliver { channel: id.clone() });
+        }
+    }
+
+    /// Takes up the orderer's stream again if it rests and the ledger has caught up.
+    fn return_to_orderer(&mut self, now: Time, id: &ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        if channel.orderer_again_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let next = channel.chain.next_needed();
+        if next > channel.chain.height() {
+            channel.orderer_again_at = Some(now + ORDERER_REST);
+            return;
+        }
+        channel.orderer_again_at = None;
         if channel.election.is_leader() {
-            let next = channel.chain.next_needed();
             self.outputs.push_back(Output::StartDeliver { channel: id.clone(), next });
         }
     }

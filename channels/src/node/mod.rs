@@ -65,6 +65,8 @@ pub const VERIFYING_BYTES_MAX: usize = 64 << 20;
 pub const REPLY_BYTES_MAX: usize = 16 << 20;
 /// Most blocks sent for one request.
 pub const REPLY_BLOCKS_MAX: usize = 64;
+/// How long the orderer's stream rests, at least, after a block of it had to be dropped.
+pub const ORDERER_REST: Duration = Duration::from_millis(200);
 
 /// How a node behaves.
 #[derive(Debug, Clone)]
@@ -277,14 +279,14 @@ pub enum Output {
         block: AuthenticBlock,
     },
     /// Pull the channel from the orderer, starting at this number; this peer leads. If it is pulled already, begin
-    /// again there: a block of the stream had to be dropped.
+    /// again there.
     StartDeliver {
         /// The channel.
         channel: ChannelId,
         /// First block to ask for.
         next: u64,
     },
-    /// Stop pulling.
+    /// Stop pulling. The leader, too, stops for a moment when it had to drop a block of the stream.
     StopDeliver {
         /// The channel.
         channel: ChannelId,

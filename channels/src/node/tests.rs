@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::authority::ToyAuthority;
+use crate::chain::PENDING_BYTES_MAX;
 use crate::isolation::proof;
 use crate::wire::{BulkHeader, BulkKind, Frame, FrameBody, Joined};
 use prost::Message;
@@ -90,6 +91,13 @@ fn tickets(node: &mut Node) -> Vec<Ticket> {
     outputs(node).into_iter().filter_map(ticket).collect()
 }
 
+fn orderer_sends(node: &mut Node, now: Time, block: &AuthenticBlock) {
+    node.handle(now, Input::OrdererBlock { channel: trade(), body: block.encoded().clone() });
+    for ticket in tickets(node) {
+        node.handle(now, Input::Verified { ticket, result: Ok(block.clone()) });
+    }
+}
+
 fn connect(node: &mut Node, peer: PkiId) {
     let organization = "Org1MSP".into();
     node.handle(at(1), Input::Connected { peer, organization, session: SESSION, endpoint: None });
@@ -104,6 +112,36 @@ fn push(node: &mut Node, peer: PkiId, block: &AuthenticBlock) {
     let header = BulkHeader { tag, number: block.number(), hash, kind: BulkKind::Push.into() };
     let body = block.encoded().clone();
     node.handle(at(2), Input::Bulk { peer, header: header.encode_to_vec().into(), body });
+}
+
+/// A block of the orderer that finds no room is pulled again, once the disk is done with those before, not over and over.
+#[test]
+fn a_dropped_block_of_the_orderer_is_pulled_again_when_there_is_room() {
+    let mut node = node(true);
+    assert!(outputs(&mut node).contains(&Output::StartDeliver { channel: trade(), next: 1 }));
+    let blocks = chain_of(6, PENDING_BYTES_MAX / 2 + 1);
+    for block in &blocks[..2] {
+        orderer_sends(&mut node, at(10), block);
+    }
+    outputs(&mut node);
+    // Block 1 is on its way to the disk, 2 waits for it, 3 finds no room; 4 comes too late to matter.
+    orderer_sends(&mut node, at(10), &blocks[2]);
+    let stop = Output::StopDeliver { channel: trade() };
+    assert_eq!(outputs(&mut node).iter().filter(|output| **output == stop).count(), 1);
+    orderer_sends(&mut node, at(10), &blocks[3]);
+    assert!(!outputs(&mut node).contains(&stop), "it rests already");
+
+    node.handle_timeout(at(10) + ORDERER_REST);
+    let start = |next| Output::StartDeliver { channel: trade(), next };
+    assert!(!outputs(&mut node).iter().any(|output| matches!(output, Output::StartDeliver { .. })));
+    for height in [2, 3] {
+        let tip = blocks[height as usize - 2].hash();
+        node.handle(at(300), Input::Committed { channel: trade(), height, tip });
+    }
+    node.handle_timeout(at(10) + ORDERER_REST * 2);
+    assert!(outputs(&mut node).contains(&start(3)));
+    orderer_sends(&mut node, at(500), &blocks[2]);
+    assert!(outputs(&mut node).contains(&Output::Commit { channel: trade(), block: blocks[2].clone() }));
 }
 
 #[test]
