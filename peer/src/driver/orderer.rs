@@ -1,7 +1,8 @@
 //! Streams from the orderers: one deliver client for each channel this peer leads.
 //!
-//! Backpressure: a block from an orderer takes one of [`BLOCKS_IN_FLIGHT_MAX`] places of its channel and gives it back
-//! when it is committed or dropped; without a free place the stream is not read. So one channel's orderer neither
+//! Backpressure: a block from an orderer takes one of [`BLOCKS_IN_FLIGHT_MAX`] places of its channel, large ones more, so
+//! that all together stay under [`BYTES_IN_FLIGHT_MAX`] or are one block. It gives them back
+//! when it is committed or dropped; without free places the stream is not read. So one channel's orderer neither
 //! floods memory nor stops another channel.
 
 use std::collections::BTreeMap;
@@ -22,6 +23,12 @@ use crate::deliver::{
 
 /// Blocks of one channel between the orderer's stream and the ledger.
 pub(super) const BLOCKS_IN_FLIGHT_MAX: usize = 32;
+/// Bytes of them: half of what the chain keeps of blocks that wait for the disk. A larger block goes alone.
+const BYTES_IN_FLIGHT_MAX: usize = grapevine_channels::chain::PENDING_BYTES_MAX / 2;
+/// What [`BYTES_IN_FLIGHT_MAX`] is counted in.
+const BYTES_PER_PLACE: usize = 1 << 10;
+/// Places of a channel.
+const PLACES: usize = BYTES_IN_FLIGHT_MAX / BYTES_PER_PLACE;
 
 /// News of the streams.
 #[derive(Debug)]
@@ -211,17 +218,24 @@ fn endpoints(config: &ChannelConfig) -> Vec<DeliverEndpoint> {
     config.orderer_endpoints().iter().map(DeliverEndpoint::from).collect()
 }
 
+/// Places of a block of `size` bytes where at most `blocks_in_flight` may have some at a time.
+fn places_of(size: usize, blocks_in_flight: usize) -> u32 {
+    let places = size.div_ceil(BYTES_PER_PLACE).max(PLACES.div_ceil(blocks_in_flight.max(1))).min(PLACES);
+    u32::try_from(places).unwrap_or(u32::MAX)
+}
+
 /// Passes on what one client reports, each block only when it has a place. Ends with the client.
 async fn forward(
     mut events: mpsc::Receiver<DeliverEvent>,
     news: mpsc::Sender<OrdererNews>,
     blocks_in_flight: usize,
 ) {
-    let places = Arc::new(Semaphore::new(blocks_in_flight));
+    let places = Arc::new(Semaphore::new(PLACES));
     while let Some(event) = events.recv().await {
         let event = match event {
             DeliverEvent::Block { channel, bytes } => {
-                let Ok(place) = places.clone().acquire_owned().await else { return };
+                let taken = places_of(bytes.len(), blocks_in_flight);
+                let Ok(place) = places.clone().acquire_many_owned(taken).await else { return };
                 OrdererNews::Block { channel, body: bytes, place }
             }
             DeliverEvent::Connected { channel, endpoint } => OrdererNews::Connected { channel, endpoint },
@@ -232,5 +246,20 @@ async fn forward(
         if news.send(event).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_bound_blocks_and_bytes() {
+        for (size, at_a_time) in [(100, 32), (512 << 10, 32), (1 << 20, 16), (9 << 20, 1), (100 << 20, 1)] {
+            let taken = usize::try_from(places_of(size, 32)).unwrap();
+            assert_eq!(PLACES / taken, at_a_time, "{size} bytes");
+        }
+        assert_eq!(PLACES / usize::try_from(places_of(100, 5)).unwrap(), 4, "rounded to the safe side");
+        assert_eq!(places_of(100, 0), u32::try_from(PLACES).unwrap());
     }
 }
