@@ -181,10 +181,11 @@ impl Simulation {
             .orderer
             .verify(channel, body)
             .ok_or_else(|| Rejection::Forged("no orderer of this channel signed it".into()));
+        let size = result.as_ref().map_or(self.scenario.block_bytes, |block| block.size());
         let from = match cause {
             Cause::Peer(from) => Some(from),
             Cause::Orderer(channel) => {
-                self.deliver_verifying(peer, channel, ticket);
+                self.deliver_verifying(peer, channel, ticket, size);
                 None
             }
             Cause::Other => None,
@@ -193,7 +194,6 @@ impl Simulation {
             self.checker.verifying(peer, from, true)?;
         }
         let settings = &self.scenario.settings;
-        let size = result.as_ref().map_or(self.scenario.block_bytes, |block| block.size());
         let cost = settings.verify_cost + cost_of(settings.verify_cost_per_mb, size);
         let host = &mut self.hosts[peer];
         host.verifier_free_at = host.verifier_free_at.max(self.now) + cost;

@@ -4,7 +4,7 @@
 //! * frames and blocks of a channel are written and delivered only to peers of its organisations that have joined it, by the
 //!   tag they carry, whatever the sender meant; proofs of a channel are shown to its organisations alone;
 //! * pushes, digests and election messages stay inside the organisation, a push goes to at most the fanout, once to
-//!   each peer, and never to who sent the block; internal endpoints stay inside the organisation;
+//!   each connection, and never to one that brought the block; internal endpoints stay inside the organisation;
 //! * what is forwarded was verified by the forwarder or stands in its ledger; what is committed was verified, comes in order, and
 //!   links; a ledger never shrinks and equals the orderers' chain: so no two honest peers differ at any height;
 //! * blocks under verification and on the way to the disk stay within the machines' bounds;
@@ -92,6 +92,15 @@ impl Checker {
         if let Some(tip) = host.ledgers[channel].last() {
             memory.queued.insert(channel, (host.height(channel), tip.hash()));
         }
+    }
+
+    /// A connection ended for a peer. Who it was with may come back without what it sent or was sent: it may have crashed.
+    pub(crate) fn disconnected(&mut self, peer: Site, other: Site) {
+        let memory = &mut self.memories[peer];
+        memory.received.retain(|(.., from)| *from != other);
+        memory.pushed.values_mut().for_each(|targets| {
+            targets.remove(&other);
+        });
     }
 
     /// A peer's disk is lost; its ledger starts again.

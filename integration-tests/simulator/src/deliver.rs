@@ -1,7 +1,7 @@
 //! Pulling from the orderer, with the rules of a real peer's deliver client: endless attempts with backoff, and a bounded number of
 //! blocks between the stream and the ledger.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use grapevine_channels::block::AuthenticBlock;
@@ -35,8 +35,8 @@ impl Simulation {
             failures: 0,
             waiting: VecDeque::new(),
             consumed: 0,
-            verifying: BTreeSet::new(),
-            committing: BTreeSet::new(),
+            verifying: BTreeMap::new(),
+            committing: BTreeMap::new(),
         };
         self.hosts[peer].pullers.insert(channel, puller);
         self.attempt(peer, channel, session);
@@ -136,10 +136,16 @@ impl Simulation {
 
     /// Feeds waiting blocks to the node as far as there are places.
     pub(crate) fn take_delivered(&mut self, peer: Site, channel: ChannelIndex) -> Check {
-        let places = self.scenario.settings.orderer_blocks_in_flight;
+        let settings = &self.scenario.settings;
+        let window = usize::try_from(settings.block_buffer_size).unwrap_or(usize::MAX);
+        let blocks_max = settings.orderer_blocks_in_flight.min(window).max(1);
+        let bytes_max = settings.orderer_bytes_in_flight;
         loop {
             let Some(puller) = self.hosts[peer].pullers.get_mut(&channel) else { return Ok(()) };
-            if puller.verifying.len() + puller.committing.len() >= places {
+            let Some(size) = puller.waiting.front().map(AuthenticBlock::size) else { return Ok(()) };
+            let blocks = puller.verifying.len() + puller.committing.len();
+            let bytes: usize = puller.verifying.values().chain(puller.committing.values()).sum();
+            if blocks >= blocks_max || (blocks > 0 && bytes + size > bytes_max) {
                 return Ok(());
             }
             let Some(block) = puller.waiting.pop_front() else { return Ok(()) };
@@ -155,9 +161,15 @@ impl Simulation {
     }
 
     /// A block of the orderer goes to verification: it keeps its place.
-    pub(crate) fn deliver_verifying(&mut self, peer: Site, channel: ChannelIndex, ticket: Ticket) {
+    pub(crate) fn deliver_verifying(
+        &mut self,
+        peer: Site,
+        channel: ChannelIndex,
+        ticket: Ticket,
+        size: usize,
+    ) {
         if let Some(puller) = self.hosts[peer].pullers.get_mut(&channel) {
-            puller.verifying.insert(ticket);
+            puller.verifying.insert(ticket, size);
         }
     }
 
@@ -172,10 +184,10 @@ impl Simulation {
         let host = &mut self.hosts[peer];
         let height = host.height(channel);
         if let Some(puller) = host.pullers.get_mut(&channel)
-            && puller.verifying.remove(&ticket)
+            && let Some(size) = puller.verifying.remove(&ticket)
             && let Some(number) = number.filter(|number| *number >= height)
         {
-            puller.committing.insert(number);
+            puller.committing.insert(number, size);
         }
     }
 

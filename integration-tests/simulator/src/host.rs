@@ -21,9 +21,9 @@ pub(crate) struct Puller {
     /// Blocks that came and have no place yet.
     pub(crate) waiting: VecDeque<AuthenticBlock>,
     pub(crate) consumed: u64,
-    /// Blocks with a place: under verification, and on the way to the ledger.
-    pub(crate) verifying: BTreeSet<Ticket>,
-    pub(crate) committing: BTreeSet<u64>,
+    /// Bytes of blocks with a place: under verification, and on the way to the ledger.
+    pub(crate) verifying: BTreeMap<Ticket, usize>,
+    pub(crate) committing: BTreeMap<u64, usize>,
 }
 
 #[derive(Debug)]

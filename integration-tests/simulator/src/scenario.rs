@@ -85,6 +85,8 @@ pub struct Settings {
     pub penalty: Duration,
     /// Blocks of one channel between the orderer's stream and the ledger.
     pub orderer_blocks_in_flight: usize,
+    /// Bytes of them; a larger block goes alone.
+    pub orderer_bytes_in_flight: usize,
 }
 
 impl Default for Settings {
@@ -125,6 +127,7 @@ impl Default for Settings {
             broken_after: ms(30_000),
             penalty: ms(10_000),
             orderer_blocks_in_flight: 32,
+            orderer_bytes_in_flight: 16 << 20,
         }
     }
 }

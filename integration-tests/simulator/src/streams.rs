@@ -64,6 +64,7 @@ impl Simulation {
         self.measurements.trace(self.now, other, peer, Kind::Broken as u8, 0);
         let gone = self.truth.peers[other].credential.pki_id;
         self.hosts[peer].tags.retain(|(of, ..)| *of != other);
+        self.checker.disconnected(peer, other);
         self.feed(peer, Cause::Other, Input::Disconnected { peer: gone })
     }
 
