@@ -16,7 +16,7 @@ build: deps
 
 demo: deps
 	cargo build --release --locked --workspace
-	cargo run --release --locked --quiet -p grapevine-network --bin grapevine-demo -- $(if $(INPUT),--input "$(INPUT)")
+	$(CARGO_TARGET_DIR)/release/grapevine-demo $(if $(INPUT),--input "$(INPUT)")
 
 test: deps
 	cargo test --release --workspace --locked

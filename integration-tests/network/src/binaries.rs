@@ -75,7 +75,9 @@ fn cargo() -> Command {
 
 fn build() -> Result<Binaries, String> {
     let mut child = cargo()
-        .args(["build", "--release", "--locked", "-p", "grapevine-peer", "-p", "grapevine-orderer-mock"])
+        // The whole workspace, as in the Makefile: asked for fewer packages, cargo would choose other features of shared
+        // dependencies and build most of them a second time.
+        .args(["build", "--release", "--locked", "--workspace", "--bins"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -26,7 +26,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Environment variable with the log filter.
 pub const LOG_VARIABLE: &str = "GRAPEVINE_LOG";
@@ -256,16 +258,13 @@ fn run(arguments: &ConfigArguments) -> anyhow::Result<()> {
 
 fn log_to_stderr() -> anyhow::Result<()> {
     let filter = match std::env::var(LOG_VARIABLE) {
-        Ok(filter) if !filter.is_empty() => EnvFilter::try_new(&filter).with_context(|| {
+        Ok(filter) if !filter.is_empty() => filter.parse::<Targets>().with_context(|| {
             format!("{LOG_VARIABLE}={filter} is not a log filter; try {LOG_VARIABLE}=info")
         })?,
-        _ => EnvFilter::new("info"),
+        _ => Targets::new().with_default(LevelFilter::INFO),
     };
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .try_init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
     started.map_err(|error| anyhow::anyhow!("logging could not be started: {error}"))
 }
