@@ -32,8 +32,8 @@ const SHARE_MIN: f64 = 0.85;
 const SIZES: [(&str, usize, usize); 3] =
     [("1KB", 1_000, 1), ("160KB", 160_000, 100), ("2MB", 2_000_000, 500)];
 const ALGORITHMS: [(&str, Algorithm); 2] = [("Ed25519", Algorithm::Ed25519), ("P-256", Algorithm::EcdsaP256)];
-/// How long the table measures each case, and how often at least. It shows the lower quartile: bursts of other work on
-/// the machine do not reach it.
+/// How long the table measures each case, and how often at least. It shows medians; a share is the median of those of the
+/// rounds, since what slows a round down slows all of it down.
 const MEASUREMENT: Duration = Duration::from_secs(3);
 const ROUNDS_MIN: usize = 40;
 
@@ -218,10 +218,10 @@ fn measure_round(case: &Case) -> [f64; 4] {
     ]
 }
 
-fn lower_quartile(values: impl Iterator<Item = f64>) -> f64 {
+fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values[values.len() / 4]
+    values[values.len() / 2]
 }
 
 /// Prints the table; whether every share is high enough.
@@ -239,8 +239,9 @@ fn summarize(cases: &[Case]) -> bool {
             rounds.push(measure_round(case));
         }
         let [hash, signature, from_peer, from_orderer] =
-            std::array::from_fn(|column| lower_quartile(rounds.iter().map(|round| round[column])));
-        let shares = [from_peer, from_orderer].map(|verify| (hash + signature) / verify);
+            std::array::from_fn(|column| median(rounds.iter().map(|round| round[column])));
+        let shares = [2, 3]
+            .map(|verify: usize| median(rounds.iter().map(|round| (round[0] + round[1]) / round[verify])));
         good &= shares.iter().all(|share| *share >= SHARE_MIN);
         println!(
             "{:<7} {:<8} {hash:>9.1} {signature:>9.1}   {from_peer:>9.1} {:>6.3}   {from_orderer:>12.1} {:>6.3}",
@@ -258,8 +259,9 @@ fn main() -> ExitCode {
         .configure_from_args();
     benchmark(&mut criterion, &cases);
     criterion.final_summary();
-    // `cargo test --benches` runs everything once and measures nothing.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    // `cargo test --benches` runs everything once and measures nothing; profilers want no table in their profile.
+    let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+    if !has("--bench") || has("--profile-time") {
         return ExitCode::SUCCESS;
     }
     if summarize(&cases) { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -113,7 +113,7 @@ impl BlockDescription {
             data_hash: hex::encode(&header.data_hash),
             previous_hash: hex::encode(&header.previous_hash),
             size: block.encoded_length(),
-            last_config: block.last_config_index().or(is_genesis.then_some(0)),
+            last_config: block.last_config_index().or_else(|| is_genesis.then_some(0)),
             is_config: block.is_config(),
             data_hash_holds: block.compute_data_hash().as_ref() == header.data_hash,
             authentic: verdict.as_ref().map(Result::is_ok),
