@@ -72,7 +72,7 @@ fn change_bytes(chain: &str) {
         };
         // Header and slot 0 of every block are changed everywhere.
         let data = data_range(authentic);
-        let sampled = |position: usize| !data.contains(&position) || position % stride == 0;
+        let sampled = |position: usize| !data.contains(&position) || position.is_multiple_of(stride);
         for position in (0..covered).filter(|position| sampled(*position)) {
             for change in &changes {
                 let mut changed = encoded.to_vec();
