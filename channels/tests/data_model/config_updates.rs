@@ -295,7 +295,8 @@ fn computed_updates_lead_to_what_was_wanted() {
         msp: org3.msp_config(),
         anchor_peers: Vec::new(),
     });
-    let edits: [(&str, &dyn Fn(&mut ConfigGroup)); 6] = [
+    type Edit<'a> = (&'a str, &'a dyn Fn(&mut ConfigGroup));
+    let edits: [Edit<'_>; 6] = [
         ("organisation added", &|root| {
             application(root).groups.insert("Org3MSP".into(), new_org.clone());
         }),
