@@ -314,7 +314,7 @@ impl Simulation {
         if ledger.is_empty() {
             ledger.push(truth.genesis.clone());
         }
-        let tip = ledger.last().map_or(truth.genesis.hash(), |block| block.hash());
+        let tip = ledger.last().map_or_else(|| truth.genesis.hash(), |block| block.hash());
         let setup = ChannelSetup {
             channel: truth.id.clone(),
             scope: truth.scope.clone(),

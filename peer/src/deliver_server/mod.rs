@@ -273,7 +273,7 @@ impl DeliverServer {
         self.shared.stop.cancel();
     }
 
-    /// Ends all streams, which are told SERVICE_UNAVAILABLE, and closes the connections. Takes [`STOP_TIMEOUT`] at most.
+    /// Ends all streams, which are told SERVICE_UNAVAILABLE, and closes the connections. Takes a second at most.
     pub async fn stop(mut self) {
         self.begin_stop();
         self.tasks.close();
