@@ -24,7 +24,7 @@ pub struct EndpointError(String);
 const HOST_BYTES_MAX: usize = 253;
 
 impl Endpoint {
-    /// True if nobody can be reached under this address from elsewhere (0.0.0.0 or [::]).
+    /// True if nobody can be reached under this address from elsewhere (`0.0.0.0` or `[::]`).
     pub fn is_unspecified(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
     }
