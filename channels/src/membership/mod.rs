@@ -13,7 +13,7 @@
 //! of a member order by (certificate NotBefore, serial, incarnation, sequence): a renewed certificate keeps the member
 //! (the PKI-ID does not depend on it) and outdates everything signed with the older one. Each `alive_interval` a
 //! node signs a record and sends it to `fanout` random connected peers; whoever stores it as new passes it on once.
-//! On connecting, both sides send what the other may know. Heartbeats leave out the identity; who lacks it asks
+//! On connecting, both sides send what the other may know, its own newest record included. Heartbeats leave out the identity; who lacks it asks
 //! the sender.
 //!
 //! # Disclosure
@@ -26,8 +26,8 @@
 //!
 //! # Attacks
 //! Replay: ordering and tombstones. Moving a valid internal endpoint to another record: its signature covers the
-//! record. Another process with our identity: a record of our own that outbids ours raises
-//! [`MembershipOutput::Alarm`], except once after a start, when it is our former self and we adopt its incarnation + 1.
+//! record. Another process with our identity: a record of our own that outbids ours makes us adopt its incarnation + 1,
+//! at our next record, and raises [`MembershipOutput::Alarm`], except soon after a start, when it is a former self.
 
 mod dialer;
 mod record;
@@ -58,6 +58,11 @@ pub const UNKNOWN_MAX: usize = 256;
 pub const TOMBSTONES_MAX: usize = 10_000;
 /// A dead member is forgotten after this many expirations (Fabric: msgExpirationFactor 20).
 pub const PURGE_FACTOR: u32 = 20;
+/// Records of our own identity that outbid ours in the first so many expirations after a start are those of former selves
+/// (after a lost disk there may be several, known to different peers); later they are those of a twin.
+const FORMER_SELF_FACTOR: u32 = 2;
+/// The alarm about a twin is raised at most once in this time.
+const ALARM_INTERVAL: Duration = Duration::from_secs(60);
 /// An identity is asked for at most once in this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -160,6 +165,14 @@ pub enum MembershipOutput {
     Alarm(String),
 }
 
+/// What is remembered of a member that was forgotten.
+#[derive(Debug)]
+struct Tombstone {
+    order: Order,
+    record: SignedAlive,
+    last_seen: Time,
+}
+
 /// Counts of what was dropped and why.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct MembershipCounters {
@@ -184,11 +197,14 @@ pub struct Membership {
     own_peer_id: Vec<u8>,
     incarnation: u64,
     sequence: u64,
+    started: Time,
+    /// A former self was outbid since the start.
     adopted: bool,
+    alarmed_at: Option<Time>,
     wall_start: i64,
     members: BTreeMap<PkiId, Member>,
     by_identity: BTreeMap<Vec<u8>, PkiId>,
-    tombstones: BTreeMap<PkiId, Order>,
+    tombstones: BTreeMap<PkiId, Tombstone>,
     unknown: BTreeMap<Vec<u8>, Time>,
     connected: BTreeMap<PkiId, MspId>,
     dialer: Dialer,
@@ -218,7 +234,9 @@ impl Membership {
             own_peer_id,
             incarnation,
             sequence: 0,
+            started: now,
             adopted: false,
+            alarmed_at: None,
             wall_start,
             members: BTreeMap::new(),
             by_identity: BTreeMap::new(),
@@ -251,11 +269,15 @@ impl Membership {
         let own = self.own_record(authority, true);
         let mut records = Vec::new();
         records.extend(self.disclose(&own, &self.own.msp_id, &organization));
-        for member in self.members.values().filter(|member| member.state == MemberState::Alive) {
-            if member.credential.pki_id != peer {
-                let full = with_identity(&member.record, &member.credential.serialized);
-                records.extend(self.disclose(&full, &member.credential.msp_id, &organization));
-            }
+        // The peer's own newest record, too: if its disk is lost and its counter of starts began anew, it learns here
+        // what it has to outbid, or it would be refused as stale for ever.
+        let told = |member: &&Member| member.state == MemberState::Alive || member.credential.pki_id == peer;
+        for member in self.members.values().filter(told) {
+            let full = with_identity(&member.record, &member.credential.serialized);
+            records.extend(self.disclose(&full, &member.credential.msp_id, &organization));
+        }
+        if let Some(tombstone) = self.tombstones.get(&peer) {
+            records.extend(self.disclose(&tombstone.record, &organization, &organization));
         }
         for chunk in records.chunks(RECORDS_PER_VIEW_MAX) {
             self.outputs.push_back(MembershipOutput::SendView { peer, records: chunk.to_vec() });
@@ -412,11 +434,13 @@ impl Membership {
         let alive = record::decode(record, &self.config.network_id)?;
         let credential = self.credential_of(now, record, &alive, authority)?;
         if credential.pki_id == self.own.pki_id {
-            return self.handle_own(&alive, &credential, record, authority);
+            return self.handle_own(now, &alive, &credential, record, authority);
         }
         let order = Order::new(&credential, &alive);
         let known = self.members.get(&credential.pki_id);
-        let newest = known.map(|member| &member.order).or_else(|| self.tombstones.get(&credential.pki_id));
+        let newest = known
+            .map(|member| &member.order)
+            .or_else(|| self.tombstones.get(&credential.pki_id).map(|tombstone| &tombstone.order));
         if newest.is_some_and(|newest| order <= *newest) {
             return Err(RecordError::Stale);
         }
@@ -468,6 +492,7 @@ impl Membership {
     /// A record of our own identity: our former self, an echo, or somebody else with our key.
     fn handle_own(
         &mut self,
+        now: Time,
         alive: &Alive,
         credential: &Credential,
         record: &SignedAlive,
@@ -481,18 +506,24 @@ impl Membership {
             return Err(RecordError::Stale);
         }
         check(record, credential, authority)?;
-        if self.adopted {
+        // Outbid in any case: who knows the other record refuses ours as stale for ever.
+        self.incarnation = alive.incarnation.saturating_add(1);
+        self.sequence = 0;
+        self.outputs.push_back(MembershipOutput::PersistIncarnation(self.incarnation));
+        if now.since(self.started) < self.config.alive_expiration * FORMER_SELF_FACTOR {
+            if !self.adopted {
+                self.adopted = true;
+                self.next_alive = Time::ZERO;
+            }
+            return Ok(());
+        }
+        if self.alarmed_at.is_none_or(|at| now.since(at) >= ALARM_INTERVAL) {
+            self.alarmed_at = Some(now);
             self.outputs.push_back(MembershipOutput::Alarm(format!(
                 "another process uses this peer's identity {} (it advertises {:?}): stop one of the two",
                 self.own.name, alive.external_endpoint
             )));
-            return Ok(());
         }
-        self.adopted = true;
-        self.incarnation = alive.incarnation.saturating_add(1);
-        self.sequence = 0;
-        self.outputs.push_back(MembershipOutput::PersistIncarnation(self.incarnation));
-        self.next_alive = Time::ZERO;
         Ok(())
     }
 
@@ -594,9 +625,13 @@ impl Membership {
     fn forget(&mut self, pki_id: PkiId) {
         if let Some(member) = self.members.remove(&pki_id) {
             if self.tombstones.len() >= TOMBSTONES_MAX {
-                self.tombstones.pop_first();
+                let oldest = self.tombstones.iter().min_by_key(|(_, tombstone)| tombstone.last_seen);
+                if let Some(oldest) = oldest.map(|(pki_id, _)| *pki_id) {
+                    self.tombstones.remove(&oldest);
+                }
             }
-            self.tombstones.insert(pki_id, member.order);
+            let Member { order, record, last_seen, .. } = member;
+            self.tombstones.insert(pki_id, Tombstone { order, record, last_seen });
             self.by_identity.remove(&member.identity_digest);
             self.dialer.forget(&pki_id);
         }

@@ -210,13 +210,17 @@ fn internal_endpoints_stay_inside_and_foreign_peers_see_who_they_may() {
     }
     one.outputs();
     let to_own = one.connect(at(1), &own);
-    assert_eq!(to_own.len(), 4, "self and three others");
+    assert_eq!(to_own.len(), 5, "self, three others and its own");
     assert!(to_own.iter().filter(|record| record.internal.is_some()).count() >= 2);
     let to_foreign = one.connect(at(1), &foreign);
     assert!(to_foreign.iter().all(|record| record.internal.is_none()));
     let names: Vec<String> =
         to_foreign.iter().map(|record| String::from_utf8(record.identity.to_vec()).unwrap()).collect();
-    assert_eq!(names.len(), 2, "self and peer1; neither the hidden one nor a third organisation: {names:?}");
+    assert_eq!(
+        names.len(),
+        3,
+        "self, peer1 and its own; neither the hidden one nor a third organisation: {names:?}"
+    );
 }
 
 #[test]
@@ -274,7 +278,7 @@ fn a_lone_peer_signs_nothing() {
 }
 
 #[test]
-fn our_own_former_self_is_outbid_once_and_a_twin_raises_the_alarm() {
+fn our_own_former_selves_are_outbid_and_a_twin_raises_the_alarm() {
     let mut now = Host::incarnate("Org1MSP", "peer0", 3);
     let mut former = Host::incarnate("Org1MSP", "peer0", 9);
     let relay = Host::new("Org1MSP", "peer1");
@@ -284,12 +288,47 @@ fn our_own_former_self_is_outbid_once_and_a_twin_raises_the_alarm() {
     let echo = now.record();
     now.take(at(1), &relay, echo);
     assert_eq!(now.outputs(), vec![]);
+    // Another relay knows a later life.
     former.machine.incarnation = 11;
     let record = former.record();
     now.take(at(2), &relay, record);
-    assert!(
-        matches!(&now.outputs()[..], [MembershipOutput::Alarm(text)] if text.contains("another process"))
-    );
+    assert_eq!(now.outputs(), vec![MembershipOutput::PersistIncarnation(12)]);
+    for (seconds, incarnation, alarms) in [(20, 15, true), (21, 17, false), (90, 19, true)] {
+        former.machine.incarnation = incarnation;
+        let record = former.record();
+        now.take(at(seconds * 1_000), &relay, record);
+        let outputs = now.outputs();
+        assert_eq!(outputs[0], MembershipOutput::PersistIncarnation(incarnation + 1));
+        let is_alarm = |output: &&MembershipOutput| matches!(output, MembershipOutput::Alarm(text) if text.contains("another process"));
+        assert_eq!(outputs.iter().filter(is_alarm).count(), usize::from(alarms), "after {seconds} s");
+    }
+}
+
+/// A lost disk takes the counter of starts along. Whoever still knows the former self says so on connecting, alive,
+/// dead or forgotten.
+#[test]
+fn a_member_with_a_lost_disk_learns_what_it_has_to_outbid() {
+    for silence in [0, 6, 200] {
+        let mut other = Host::new("Org1MSP", "peer1");
+        let mut former = Host::incarnate("Org1MSP", "peer0", 9);
+        let record = former.record();
+        other.take(at(0), &former, record);
+        other.outputs();
+        let now = at(silence * 1_000);
+        other.tick(now);
+        other.outputs();
+        let mut reborn = Host::incarnate("Org1MSP", "peer0", 1);
+        other.machine.handle_connected(now, reborn.id(), "Org1MSP".into(), None, &other.authority);
+        let told = other.outputs().into_iter().find_map(|output| match output {
+            MembershipOutput::SendView { records, .. } => Some(records),
+            _ => None,
+        });
+        reborn.machine.handle_records(now, other.id(), told.unwrap(), &reborn.authority);
+        assert!(reborn.outputs().contains(&MembershipOutput::PersistIncarnation(10)), "after {silence} s");
+        let record = reborn.record();
+        other.take(now, &reborn, record);
+        assert_eq!(other.machine.member(&reborn.id()).unwrap().state, MemberState::Alive);
+    }
 }
 
 #[test]
