@@ -59,6 +59,7 @@ impl Simulation {
             Output::LinkClosed { peer: other, channel } => {
                 let (other, channel) = (self.site(&other)?, self.channel(&channel)?);
                 self.hosts[peer].tags.retain(|(of, on, _)| (*of, *on) != (other, channel));
+                self.checker.link_closed(peer, other, channel);
                 Ok(())
             }
             Output::Penalise { peer: other, why } => {
@@ -102,7 +103,8 @@ impl Simulation {
             NodeEvent::Fork { number, .. } if self.truth.is_honest(peer) => {
                 Err(format!("{} reports a fork at block {number}", self.truth.name(peer)))
             }
-            NodeEvent::Alarm(text) if self.truth.is_honest(peer) => {
+            // Who lost its disk may meet more than one former self.
+            NodeEvent::Alarm(text) if self.truth.is_honest(peer) && self.hosts[peer].wipes == 0 => {
                 Err(format!("{} raises the alarm: {text}", self.truth.name(peer)))
             }
             NodeEvent::BlockRejected { from: None, reason, .. } => {

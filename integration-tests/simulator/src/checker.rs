@@ -4,7 +4,7 @@
 //! * frames and blocks of a channel are written and delivered only to peers of its organisations that have joined it, by the
 //!   tag they carry, whatever the sender meant; proofs of a channel are shown to its organisations alone;
 //! * pushes, digests and election messages stay inside the organisation, a push goes to at most the fanout, once to
-//!   each connection, and never to one that brought the block; internal endpoints stay inside the organisation;
+//!   each link, and never over one that brought the block; internal endpoints stay inside the organisation;
 //! * what is forwarded was verified by the forwarder or stands in its ledger; what is committed was verified, comes in order, and
 //!   links; a ledger never shrinks and equals the orderers' chain: so no two honest peers differ at any height;
 //! * blocks under verification and on the way to the disk stay within the machines' bounds;
@@ -94,13 +94,14 @@ impl Checker {
         }
     }
 
-    /// A connection ended for a peer. Who it was with may come back without what it sent or was sent: it may have crashed.
-    pub(crate) fn disconnected(&mut self, peer: Site, other: Site) {
+    /// A channel's link to another peer closed. Who it was with may come back without what it sent or was sent: it may
+    /// have crashed, or have left the channel for a while.
+    pub(crate) fn link_closed(&mut self, peer: Site, other: Site, channel: ChannelIndex) {
         let memory = &mut self.memories[peer];
-        memory.received.retain(|(.., from)| *from != other);
-        memory.pushed.values_mut().for_each(|targets| {
+        memory.received.retain(|(of, _, from)| (*of, *from) != (channel, other));
+        for (_, targets) in memory.pushed.iter_mut().filter(|((of, _), _)| *of == channel) {
             targets.remove(&other);
-        });
+        }
     }
 
     /// A peer's disk is lost; its ledger starts again.
@@ -207,17 +208,19 @@ impl Checker {
 
     /// A block reaches a peer.
     pub(crate) fn block_delivered(
-        &mut self,
+        &self,
         truth: &Truth,
         connection: &Connection,
         to: Site,
-        header: &Bytes,
+        header: &BulkHeader,
     ) -> Check {
         let from = connection.other_end(to);
-        let header = BulkHeader::parse(header.clone()).map_err(|error| error.to_string())?;
-        let channel = self.may_hear(truth, connection, from, &header.tag)?;
-        self.memories[to].received.insert((channel, header.number, from));
-        Ok(())
+        self.may_hear(truth, connection, from, &header.tag).map(|_| ())
+    }
+
+    /// A peer takes a block that another sent, for it has a link with it.
+    pub(crate) fn block_taken(&mut self, channel: ChannelIndex, to: Site, from: Site, number: u64) {
+        self.memories[to].received.insert((channel, number, from));
     }
 
     /// A peer takes a block of `from` to verify, or is done with it.

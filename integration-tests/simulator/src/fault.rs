@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::checker::Check;
 use crate::event::{Event, HostEvent, SessionId};
-use crate::scenario::Scenario;
+use crate::scenario::{Distance, Scenario};
 use crate::simulation::{Cause, Kind, Simulation};
 use crate::truth::{ChannelIndex, Site};
 
@@ -76,8 +76,23 @@ pub fn random_faults(scenario: &Scenario, seed: u64, start: Time, duration: Dura
         now = now + Duration::from_millis(rng.random_range(50..4_000));
     }
     let mends = [Fault::HealAll, Fault::ResumeAll, Fault::OrdererStart, Fault::RestartAll];
-    faults.extend(mends.into_iter().map(|fault| (end, fault)));
+    let joins = members(scenario).into_iter().map(|(peer, channel)| Fault::Join(peer, channel));
+    faults.extend(mends.into_iter().chain(joins).map(|fault| (end, fault)));
     faults
+}
+
+/// Every peer with every channel of its organisation.
+fn members(scenario: &Scenario) -> Vec<(Site, ChannelIndex)> {
+    let mut members = Vec::new();
+    for (channel, plan) in scenario.channels.iter().enumerate() {
+        for organization in &plan.organizations {
+            let first = scenario.first_of(*organization);
+            let peers =
+                scenario.organizations.get(*organization).map_or(0, |organization| organization.peers);
+            members.extend((first..first + peers).map(|peer| (peer, channel)));
+        }
+    }
+    members
 }
 
 /// A network of random shape under random faults, all from one seed.
@@ -88,6 +103,14 @@ pub fn chaos(seed: u64) -> Scenario {
     scenario.blocks = rng.random_range(20..200);
     scenario.block_interval = Duration::from_millis(rng.random_range(50..400));
     scenario.settings.disk_cost = Duration::from_millis(rng.random_range(1..40));
+    scenario.distance = match rng.random_range(0..3) {
+        0 => Distance::Lan,
+        1 => Distance::Wan,
+        _ => Distance::Uniform(Duration::from_millis(rng.random_range(1..200))),
+    };
+    if rng.random_bool(0.25) {
+        scenario.forgers.insert(rng.random_range(0..scenario.peers()));
+    }
     // Short enough for breaks by silence within a run.
     scenario.settings.broken_after = Duration::from_secs(rng.random_range(4..31));
     let start = Time::from_millis(rng.random_range(0..6_000));
@@ -106,7 +129,9 @@ fn random_fault(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Fault {
         channel: rng.random_range(0..scenario.channels.len()),
     };
     let target = if rng.random_bool(0.5) { leader } else { Target::Peer(site) };
-    match rng.random_range(0..16) {
+    let members = members(scenario);
+    let (peer, channel) = members[rng.random_range(0..members.len())];
+    match rng.random_range(0..19) {
         0 | 1 => Fault::Crash(target),
         2 => Fault::Stop(target),
         3 | 4 => Fault::Restart(site),
@@ -118,6 +143,9 @@ fn random_fault(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Fault {
         12 => Fault::Partition((0..=peers).filter(|_| rng.random_bool(0.4)).collect()),
         13 => Fault::HealAll,
         14 => Fault::OrdererStop,
+        15 => Fault::Wipe(site),
+        16 => Fault::Leave(peer, channel),
+        17 => Fault::Join(peer, channel),
         _ => Fault::OrdererStart,
     }
 }
@@ -175,7 +203,14 @@ impl Simulation {
             Fault::OrdererStart => self.orderer.up = true,
             Fault::Join(peer, channel) => self.join(peer, channel)?,
             Fault::Leave(peer, channel) => {
-                self.hosts[peer].joined.remove(&channel);
+                let host = &mut self.hosts[peer];
+                host.joined.remove(&channel);
+                // As the process would that stops writing: what is not on disk yet is lost.
+                host.disk_waiting.retain(|(of, _)| *of != channel);
+                if let Some(writing) = &mut host.disk_writing {
+                    writing.retain(|(of, _)| *of != channel);
+                }
+                self.stop_pulling(peer, channel);
                 let id = self.truth.channels[channel].id.clone();
                 self.feed(peer, Cause::Other, Input::Leave(id))?;
             }

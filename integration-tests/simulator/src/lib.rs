@@ -20,6 +20,8 @@
 
 mod carry_out;
 mod checker;
+#[cfg(test)]
+mod checker_tests;
 mod deliver;
 mod event;
 mod fault;
@@ -39,6 +41,6 @@ pub use checker::Violation;
 pub use fault::{Fault, Target, chaos, random_faults};
 pub use links::{FixedLinks, Links};
 pub use report::Report;
-pub use scenario::{ChannelPlan, Leadership, Organization, Scenario, Settings};
+pub use scenario::{ChannelPlan, Distance, Leadership, Organization, Scenario, Settings};
 pub use simulation::Simulation;
 pub use truth::{ChannelIndex, Site};

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use grapevine_channels::time::Time;
-use grapevine_simulator::{FixedLinks, Links, Report, Scenario, Simulation, chaos};
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
+use grapevine_simulator::{Distance, Report, Scenario, Simulation, chaos};
 
 /// Simulates networks of Grapevine peers: same seed, same run.
 #[derive(Debug, Parser)]
@@ -53,8 +51,8 @@ struct Run {
     #[arg(long, default_value_t = 1_000)]
     interval_ms: u64,
     /// How far apart peers are.
-    #[arg(long, value_enum, default_value_t = Distance::Lan)]
-    links: Distance,
+    #[arg(long, value_enum, default_value_t = Far::Lan)]
+    links: Far,
     /// Decides everything that is random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -69,7 +67,7 @@ enum Protocol {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Distance {
+enum Far {
     /// 0.25 ms.
     Lan,
     /// 2 ms + 60 ms × distance in the unit square.
@@ -96,14 +94,11 @@ fn run(options: &Run) -> anyhow::Result<()> {
     scenario.block_bytes = options.block_bytes;
     scenario.block_interval = Duration::from_millis(options.interval_ms);
     scenario.first_block = Time::from_millis(5_000);
-    let links: Box<dyn Links> = match options.links {
-        Distance::Lan => Box::new(FixedLinks::lan()),
-        Distance::Wan => {
-            let mut rng = ChaCha8Rng::seed_from_u64(options.seed ^ 0x11f5);
-            Box::new(FixedLinks::wan(options.peers + 1, &mut rng))
-        }
+    scenario.distance = match options.links {
+        Far::Lan => Distance::Lan,
+        Far::Wan => Distance::Wan,
     };
-    let report = Simulation::with_links(scenario, links, options.seed)?.run()?;
+    let report = Simulation::new(scenario, options.seed)?.run()?;
     print(&report, options.json.as_deref())
 }
 

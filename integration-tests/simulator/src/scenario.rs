@@ -132,13 +132,26 @@ impl Default for Settings {
     }
 }
 
-/// Everything a run depends on but the seed and the links.
+/// How far apart sites are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distance {
+    /// 0.25 ms.
+    Lan,
+    /// 2 ms + 60 ms × distance between places drawn at random in the unit square.
+    Wan,
+    /// The same for all.
+    Uniform(Duration),
+}
+
+/// Everything a run depends on but the seed.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// The organisations; peers are numbered through them in order.
     pub organizations: Vec<Organization>,
     /// The channels; every peer of their organisations joins at its start, but for [`Scenario::joins_later`].
     pub channels: Vec<ChannelPlan>,
+    /// Latencies, unless the run is given links of its own.
+    pub distance: Distance,
     /// Behaviour.
     pub settings: Settings,
     /// Blocks the orderer makes in each channel.
@@ -191,6 +204,7 @@ impl Scenario {
         Self {
             organizations,
             channels,
+            distance: Distance::Lan,
             settings: Settings::default(),
             blocks: 50,
             block_bytes: 16_000,

@@ -16,7 +16,7 @@ use crate::links::{FixedLinks, Links};
 use crate::network::Network;
 use crate::orderer::Orderer;
 use crate::report::{Measurements, Report, ms};
-use crate::scenario::Scenario;
+use crate::scenario::{Distance, Scenario};
 use crate::truth::{ChannelIndex, Site, Truth};
 
 /// Events between two whole checks.
@@ -72,12 +72,18 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// A run on a LAN.
+    /// A run over links as the scenario has them.
     ///
     /// # Errors
     /// A scenario that contradicts itself.
     pub fn new(scenario: Scenario, seed: u64) -> Result<Self, Violation> {
-        Self::with_links(scenario, Box::new(FixedLinks::lan()), seed)
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x11f5);
+        let links = match scenario.distance {
+            Distance::Lan => FixedLinks::lan(),
+            Distance::Wan => FixedLinks::wan(scenario.peers() + 1, &mut rng),
+            Distance::Uniform(latency) => FixedLinks::uniform(latency),
+        };
+        Self::with_links(scenario, Box::new(links), seed)
     }
 
     /// A run over these links.
@@ -144,7 +150,7 @@ impl Simulation {
     }
 
     /// Lets the next event happen. True at the end.
-    fn step(&mut self) -> Result<bool, String> {
+    pub(crate) fn step(&mut self) -> Result<bool, String> {
         let Some((at, event)) = self.queue.pop() else { return Err("nothing happens any more".into()) };
         self.now = at;
         self.measurements.events += 1;
@@ -309,12 +315,15 @@ impl Simulation {
     pub(crate) fn join(&mut self, peer: Site, channel: ChannelIndex) -> Check {
         let host = &mut self.hosts[peer];
         host.joined.insert(channel);
+        if host.node.as_ref().is_none_or(|node| node.height(&self.truth.channels[channel].id).is_some()) {
+            return Ok(());
+        }
         let truth = &self.truth.channels[channel];
         let ledger = &mut host.ledgers[channel];
         if ledger.is_empty() {
             ledger.push(truth.genesis.clone());
         }
-        let tip = ledger.last().map_or_else(|| truth.genesis.hash(), |block| block.hash());
+        let tip = ledger.last().unwrap_or(&truth.genesis).hash();
         let setup = ChannelSetup {
             channel: truth.id.clone(),
             scope: truth.scope.clone(),

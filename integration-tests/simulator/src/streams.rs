@@ -39,12 +39,13 @@ impl Simulation {
             }
             Message::Bulk { header, body, size } => {
                 self.measurements.block_bytes_received += (header.len() + size) as u64;
-                self.checker.block_delivered(&self.truth, connection, peer, &header)?;
                 let claim = BulkHeader::parse(header.clone()).map_err(|error| error.to_string())?;
+                self.checker.block_delivered(&self.truth, connection, peer, &claim)?;
                 // As the transport does: a body is taken only for a tag the node has vouched for.
                 let tags = &self.hosts[peer].tags;
                 let tag = tags.iter().find(|(of, _, tag)| *of == from && tag.as_slice() == claim.tag);
                 let Some((_, channel, _)) = tag else { return Ok(()) };
+                self.checker.block_taken(*channel, peer, from, claim.number);
                 let missed = claim.kind() == BulkKind::Reply;
                 if self.truth.is_honest(peer) {
                     self.measurements.arrived(peer, *channel, claim.number, missed);
@@ -64,7 +65,6 @@ impl Simulation {
         self.measurements.trace(self.now, other, peer, Kind::Broken as u8, 0);
         let gone = self.truth.peers[other].credential.pki_id;
         self.hosts[peer].tags.retain(|(of, ..)| *of != other);
-        self.checker.disconnected(peer, other);
         self.feed(peer, Cause::Other, Input::Disconnected { peer: gone })
     }
 

@@ -5,9 +5,7 @@
 use std::time::Duration;
 
 use grapevine_channels::time::Time;
-use grapevine_simulator::{Fault, FixedLinks, Leadership, Report, Scenario, Simulation, Target, chaos};
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
+use grapevine_simulator::{Distance, Fault, Leadership, Report, Scenario, Simulation, Target, chaos};
 
 const LEADER: Target = Target::Leader { organization: 0, channel: 0 };
 
@@ -52,9 +50,8 @@ fn twenty_peers_over_a_lan_and_a_wan() {
     for report in runs(&scenario, 2) {
         assert!(report.p50_ms < 20.0, "{report}");
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let links = FixedLinks::wan(21, &mut rng);
-    let report = Simulation::with_links(scenario, Box::new(links), 1).unwrap().run().unwrap();
+    scenario.distance = Distance::Wan;
+    let report = run(&scenario, 1);
     assert!(report.p50_ms > 20.0 && report.p50_ms < 250.0, "{report}");
 }
 
