@@ -9,7 +9,7 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: build demo test lint bench-verify deps
+.PHONY: test-exhaustive build demo test lint bench-verify deps
 
 build: deps
 	cargo build --release --locked --workspace
@@ -20,6 +20,10 @@ demo: deps
 
 test: deps
 	cargo test --release --workspace --locked
+
+# Every bit of every small block of Fabric's own chains; minutes.
+test-exhaustive:
+	GRAPEVINE_EXHAUSTIVE=1 cargo test --release --locked -p grapevine-channels --test data_model chain_flips
 
 lint: deps
 	cargo fmt --check
