@@ -244,7 +244,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let process = sleeper(directory.path());
         let id = process.id();
-        assert!(alive(id));
+        wait_until("the process", || alive(id));
         drop(process);
         assert!(!Path::new(&format!("/proc/{id}")).exists());
     }
