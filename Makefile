@@ -9,7 +9,7 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: test-exhaustive build demo test lint bench-verify deps
+.PHONY: chaos test-exhaustive build demo test lint bench-verify deps
 
 build: deps
 	cargo build --release --locked --workspace
@@ -20,6 +20,11 @@ demo: deps
 
 test: deps
 	cargo test --release --workspace --locked
+
+# Random faults over twenty thousand seeds in virtual time; a quarter of an hour. `make chaos SEEDS=7..7` repeats one.
+SEEDS ?= 1..20000
+chaos:
+	cargo run --release --locked -p grapevine-simulator -- chaos --seeds $(SEEDS)
 
 # Every bit of every small block of Fabric's own chains; minutes.
 test-exhaustive:
