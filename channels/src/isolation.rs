@@ -26,7 +26,7 @@ use prost::Message;
 use sha2::Sha256;
 
 use crate::ChannelId;
-use crate::wire::{BulkHeader, BulkKind, ChannelBody, ChannelFrame, Frame, FrameBody, Joined};
+use crate::wire::{BulkHeader, BulkKind, ChannelBody, ChannelFrame, Delegation, Frame, FrameBody, Joined};
 
 /// Bytes of a channel's tag on one connection.
 pub const TAG_SIZE: usize = 16;
@@ -59,10 +59,17 @@ impl ChannelLink {
         Frame { body: Some(FrameBody::Channel(frame)) }.encode_to_vec().into()
     }
 
-    /// Encodes the header of a block of the channel for this remote.
-    pub fn encode_bulk(&self, number: u64, hash: Option<Digest>, kind: BulkKind) -> Bytes {
+    /// Encodes the header of a block of the channel for this remote; a push says whom the remote is to serve.
+    pub fn encode_bulk(
+        &self,
+        number: u64,
+        hash: Option<Digest>,
+        kind: BulkKind,
+        delegation: Option<Delegation>,
+    ) -> Bytes {
         let hash = hash.map_or_else(Vec::new, |hash| hash.0.to_vec());
-        BulkHeader { tag: self.own_tag.to_vec(), number, hash, kind: kind.into() }.encode_to_vec().into()
+        let tag = self.own_tag.to_vec();
+        BulkHeader { tag, number, hash, kind: kind.into(), delegation }.encode_to_vec().into()
     }
 
     /// The tag that bulk messages of the remote carry.

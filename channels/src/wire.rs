@@ -23,6 +23,16 @@ pub const BULK_HEADER_SIZE_MAX: usize = 64 * 1024;
 /// Most block numbers one request may name, and most ranges one digest may list.
 pub const NUMBERS_PER_FRAME_MAX: usize = 1_024;
 
+/// Most manifests in one announcement.
+pub const MANIFESTS_PER_FRAME_MAX: usize = 256;
+
+/// Bytes of a PKI-ID that name a member in a [`Delegation`]. Two members that share them would get each other's
+/// place in a plan and repair the difference; nobody can be made to share another's without 2^64 tries.
+pub const MEMBER_PREFIX_SIZE: usize = 8;
+
+/// Most members in a delegation. One of this size fills most of [`BULK_HEADER_SIZE_MAX`].
+pub const DELEGATION_MEMBERS_MAX: usize = 5_000;
+
 /// Most records one membership view frame may carry.
 pub const RECORDS_PER_VIEW_MAX: usize = 100;
 
@@ -30,7 +40,7 @@ pub const RECORDS_PER_VIEW_MAX: usize = 100;
 #[derive(Clone, PartialEq, Message)]
 pub struct Frame {
     /// What the frame says.
-    #[prost(oneof = "FrameBody", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "FrameBody", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub body: Option<FrameBody>,
 }
 
@@ -52,6 +62,20 @@ pub enum FrameBody {
     /// A frame of one channel.
     #[prost(message, tag = "5")]
     Channel(ChannelFrame),
+    /// Measures the round trip; see [`crate::round_trip`].
+    #[prost(message, tag = "6")]
+    Ping(Nonce),
+    /// Answers a ping at once.
+    #[prost(message, tag = "7")]
+    Pong(Nonce),
+}
+
+/// What a pong repeats of its ping.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Nonce {
+    /// Random.
+    #[prost(fixed64, tag = "1")]
+    pub value: u64,
 }
 
 /// A member's signed alive record as it travels.
@@ -139,7 +163,7 @@ pub struct ChannelFrame {
     #[prost(bytes = "vec", tag = "1")]
     pub tag: Vec<u8>,
     /// What it says.
-    #[prost(oneof = "ChannelBody", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "ChannelBody", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub body: Option<ChannelBody>,
 }
 
@@ -161,6 +185,15 @@ pub enum ChannelBody {
     /// Blocks of a request that will not come.
     #[prost(message, tag = "6")]
     Refusal(Request),
+    /// Blocks the leader is sending out; own organisation only.
+    #[prost(message, tag = "7")]
+    Announcement(Announcement),
+    /// Recent blocks the sender has just got; own organisation only.
+    #[prost(message, tag = "8")]
+    Holding(Holding),
+    /// Tells the leader of blocks that did not come as planned; own organisation only.
+    #[prost(message, tag = "9")]
+    Late(Request),
 }
 
 /// A claim about the sender's ledger. A hint: nothing is believed for it but that asking may help.
@@ -213,6 +246,48 @@ pub struct Digest {
     pub ranges: Vec<u64>,
 }
 
+/// What the leader says of the blocks it is sending out.
+#[derive(Clone, PartialEq, Message)]
+pub struct Announcement {
+    /// At most [`MANIFESTS_PER_FRAME_MAX`].
+    #[prost(message, repeated, tag = "1")]
+    pub manifests: Vec<Manifest>,
+}
+
+/// One block that the leader is sending out. A hint like every claim: the block itself is verified.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Manifest {
+    /// Block number.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Header hash.
+    #[prost(bytes = "vec", tag = "2")]
+    pub hash: Vec<u8>,
+    /// Bytes of the encoded block.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// When the receiver should have the block, in microseconds after this frame was sent; 0: it is not in the plan.
+    #[prost(uint64, tag = "4")]
+    pub eta_micros: u64,
+    /// SHA-256 of each chunk, for transfer by chunks from several peers; empty: the block travels whole.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub chunk_hashes: Bytes,
+    /// The leader's signature over the fields before; needed only with chunk hashes, which no orderer has signed.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub signature: Bytes,
+}
+
+/// Blocks that the sender holds since a moment ago.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Holding {
+    /// Inclusive ranges `first..=last`, flattened: first, last, first, last …
+    #[prost(uint64, repeated, tag = "1")]
+    pub ranges: Vec<u64>,
+    /// The sender says so to every member, not to a few: it will be asked by many, so it is not asked first.
+    #[prost(bool, tag = "2")]
+    pub to_all: bool,
+}
+
 /// Asks for blocks.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Request {
@@ -237,6 +312,24 @@ pub struct BulkHeader {
     /// Why the block comes.
     #[prost(enumeration = "BulkKind", tag = "4")]
     pub kind: i32,
+    /// Of a push: whom the receiver is to push the block to in turn.
+    #[prost(message, optional, tag = "5")]
+    pub delegation: Option<Delegation>,
+}
+
+/// Whom the receiver of a push sends the block to: a forest of members in depth-first order, each tree one child with all that
+/// it is to serve. Made by the leader; the receiver checks every name.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Delegation {
+    /// The first [`MEMBER_PREFIX_SIZE`] bytes of each member's PKI-ID.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub members: Bytes,
+    /// For each member, how many members its tree has, itself included.
+    #[prost(uint32, repeated, tag = "2")]
+    pub sizes: Vec<u32>,
+    /// How many peers of the receiver's tree, itself first, announce the block to every member.
+    #[prost(uint32, tag = "3")]
+    pub heads: u32,
 }
 
 /// Why a block comes.
@@ -297,13 +390,22 @@ impl Frame {
 impl BulkHeader {
     /// Decodes a bulk header.
     pub fn parse(bytes: Bytes) -> Result<Self, WireError> {
-        Self::decode(bytes).map_err(|error| WireError::Undecodable(error.to_string()))
+        let header = Self::decode(bytes).map_err(|error| WireError::Undecodable(error.to_string()))?;
+        match &header.delegation {
+            Some(delegation)
+                if delegation.members.len() != delegation.sizes.len() * MEMBER_PREFIX_SIZE
+                    || delegation.sizes.len() > DELEGATION_MEMBERS_MAX =>
+            {
+                Err(WireError::OutOfBounds("delegation"))
+            }
+            _ => Ok(header),
+        }
     }
 }
 
 fn check_channel_frame(frame: &ChannelFrame) -> Result<(), WireError> {
     match frame.body.as_ref().ok_or(WireError::Empty)? {
-        ChannelBody::Request(request) | ChannelBody::Refusal(request)
+        ChannelBody::Request(request) | ChannelBody::Refusal(request) | ChannelBody::Late(request)
             if request.numbers.len() > NUMBERS_PER_FRAME_MAX =>
         {
             Err(WireError::OutOfBounds("requested numbers"))
@@ -312,6 +414,14 @@ fn check_channel_frame(frame: &ChannelFrame) -> Result<(), WireError> {
             if digest.ranges.len() > 2 * NUMBERS_PER_FRAME_MAX || digest.ranges.len() % 2 != 0 =>
         {
             Err(WireError::OutOfBounds("digest ranges"))
+        }
+        ChannelBody::Holding(Holding { ranges, .. })
+            if ranges.len() > 2 * NUMBERS_PER_FRAME_MAX || ranges.len() % 2 != 0 =>
+        {
+            Err(WireError::OutOfBounds("held ranges"))
+        }
+        ChannelBody::Announcement(announcement) if announcement.manifests.len() > MANIFESTS_PER_FRAME_MAX => {
+            Err(WireError::OutOfBounds("manifests"))
         }
         ChannelBody::Leadership(message)
             if !matches!(

@@ -10,6 +10,9 @@
 //! | externalEndpoint | none | none | empty keeps the peer invisible to other organisations, as in Fabric |
 //! | useLeaderElection | false | true | a dead static leader stops its organisation; election heals itself |
 //! | orgLeader | true | false | excludes the above |
+//! | dissemination | none | grapevine | ours alone: how new blocks travel; `classic` is Fabric's gossip, with `direct` every peer pulls from the orderer |
+//! | channelDissemination | none | none | ours alone: channels with another way, as `channel: way` |
+//! | linkMbit | none | 1000 | ours alone: Mbit/s of the peers' links, for plans; four times wrong costs half as much again at worst |
 //! | propagatePeerNum | 3 | 4 | one more copy in flight halves the chance that a push round misses a peer; 0 turns push off |
 //! | pullInterval | 4s | 1s | a digest costs some dozens of bytes; a missed push should not cost four seconds |
 //! | pullPeerNum | 3 | 3 | |
@@ -55,6 +58,13 @@ pub struct GossipConfig {
     pub use_leader_election: bool,
     /// Whether this peer pulls from the orderer without election. Excludes `useLeaderElection`.
     pub org_leader: bool,
+    /// How new blocks travel. Ours alone.
+    pub dissemination: DisseminationMode,
+    /// Channels in which they travel in another way. Ours alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub channel_dissemination: BTreeMap<String, DisseminationMode>,
+    /// Speed of the links of the organisation's peers, in Mbit/s; plans reckon with it. Ours alone.
+    pub link_mbit: u32,
     /// Random peers that get each new block; 0 turns push off, so that digests and reconciliation carry all.
     pub propagate_peer_num: usize,
     /// Time between two digest rounds and membership exchanges.
@@ -94,6 +104,33 @@ impl Scalar for OnEquivocation {
             Value::Text(text) if text.eq_ignore_ascii_case("alarm") => Ok(Self::Alarm),
             Value::Text(text) if text.eq_ignore_ascii_case("halt") => Ok(Self::Halt),
             _ => Err("is not known; write alarm or halt".to_owned()),
+        }
+    }
+}
+
+/// `peer.gossip.dissemination`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DisseminationMode {
+    /// By the leader's delivery plan, with announcements and repair.
+    #[default]
+    Grapevine,
+    /// As Fabric's gossip does: push to a few random peers, periodic pull.
+    Classic,
+    /// Not between peers: every peer pulls from the orderer.
+    Direct,
+}
+
+impl Scalar for DisseminationMode {
+    fn read(value: &Value) -> Result<Self, String> {
+        let Value::Text(text) = value else {
+            return Err("is not known; write grapevine, classic or direct".to_owned());
+        };
+        match text.to_ascii_lowercase().as_str() {
+            "grapevine" => Ok(Self::Grapevine),
+            "classic" => Ok(Self::Classic),
+            "direct" => Ok(Self::Direct),
+            _ => Err("is not known; write grapevine, classic or direct".to_owned()),
         }
     }
 }
@@ -138,6 +175,9 @@ impl Default for GossipConfig {
             external_endpoint: None,
             use_leader_election: true,
             org_leader: false,
+            dissemination: DisseminationMode::Grapevine,
+            channel_dissemination: BTreeMap::new(),
+            link_mbit: 1_000,
             propagate_peer_num: 4,
             pull_interval: Period::seconds(1),
             pull_peer_num: 3,
@@ -178,6 +218,11 @@ impl GossipConfig {
             external_endpoint: gossip.optional("externalEndpoint").or(base.external_endpoint),
             use_leader_election: gossip.value("useLeaderElection", base.use_leader_election),
             org_leader: gossip.value("orgLeader", base.org_leader),
+            dissemination: gossip.value("dissemination", base.dissemination),
+            channel_dissemination: gossip
+                .values("channelDissemination")
+                .unwrap_or(base.channel_dissemination),
+            link_mbit: gossip.value("linkMbit", base.link_mbit),
             propagate_peer_num: gossip.value("propagatePeerNum", base.propagate_peer_num),
             pull_interval: gossip.value("pullInterval", base.pull_interval),
             pull_peer_num: gossip.value("pullPeerNum", base.pull_peer_num),
@@ -233,6 +278,9 @@ impl GossipConfig {
             if !(least..=COUNT_MAX).contains(&count) {
                 say(key, format!("{count} is out of range; write {least} to {COUNT_MAX}"));
             }
+        }
+        if self.link_mbit == 0 {
+            say("linkMbit", "0 is out of range; write the speed of the links in Mbit/s".to_owned());
         }
         if state.block_buffer_size < state.batch_size {
             let message = format!(

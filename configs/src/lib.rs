@@ -35,7 +35,9 @@ mod units;
 pub use client::{ClientConfig, ClientSection, ClientTls};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ConfigError, Origin, Problem, Warning};
-pub use gossip::{ElectionConfig, GossipConfig, GossipOverrides, OnEquivocation, StateConfig};
+pub use gossip::{
+    DisseminationMode, ElectionConfig, GossipConfig, GossipOverrides, OnEquivocation, StateConfig,
+};
 pub use network::NetworkConfig;
 pub use orderer::OrdererConfig;
 pub use peer::{

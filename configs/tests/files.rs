@@ -241,5 +241,5 @@ fn the_table_tells_the_defaults() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 20);
+    assert_eq!(checked, 22);
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use grapevine_configs::{ConfigError, GossipConfig, PeerConfig, Period, Warning};
+use grapevine_configs::{ConfigError, DisseminationMode, GossipConfig, PeerConfig, Period, Warning};
 
 const GOOD: &str = "\
 peer:
@@ -347,4 +347,20 @@ fn a_deliver_service_that_cannot_be_is_refused() {
     let (_, warnings) =
         parse(&format!("{GOOD}  limits: {{ concurrency: {{ endorserService: 5 }} }}\n"), &[]).unwrap();
     assert_eq!(warnings.len(), 1);
+}
+
+#[test]
+fn the_way_blocks_travel_can_be_chosen_for_each_channel() {
+    assert_eq!(good("", &[]).peer.gossip.dissemination, DisseminationMode::Grapevine);
+    let more = "  gossip: { dissemination: direct, linkMbit: 100, channelDissemination: { trade: classic, audit: Grapevine } }\n";
+    let config = good(more, &[]);
+    let gossip = &config.peer.gossip;
+    assert_eq!((gossip.dissemination, gossip.link_mbit), (DisseminationMode::Direct, 100));
+    let modes: Vec<_> =
+        gossip.channel_dissemination.iter().map(|(name, mode)| (name.as_str(), *mode)).collect();
+    assert_eq!(modes, vec![("audit", DisseminationMode::Grapevine), ("trade", DisseminationMode::Classic)]);
+    let text = config.to_yaml().unwrap();
+    assert_eq!(PeerConfig::parse(&text, "again.yaml", None, std::iter::empty()).unwrap().0, config);
+    let chosen = good("", &[("CORE_PEER_GOSSIP_DISSEMINATION", "classic")]);
+    assert_eq!(chosen.peer.gossip.dissemination, DisseminationMode::Classic);
 }

@@ -11,16 +11,13 @@ use super::{
 use crate::ChannelId;
 use crate::block::AuthenticBlock;
 use crate::chain::{Chain, Held, Offer};
-use crate::dissemination::Dissemination;
+use crate::dissemination::{BlockSource, Dissemination, DisseminationMode, DisseminationOutput, NewBlock};
 use crate::election::{Election, ElectionOutput};
 use crate::isolation::Scope;
 use crate::reconciliation::Reconciliation;
 use crate::time::{Time, earliest};
-use crate::wire::{self, BulkKind, ChannelBody, NUMBERS_PER_FRAME_MAX, Request};
+use crate::wire::{self, BulkKind, ChannelBody, Request};
 use rand::rngs::ChaCha8Rng;
-
-/// Most ranges in a digest.
-const DIGEST_RANGES_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -45,9 +42,17 @@ impl Channel {
         now: Time,
         rng: &mut ChaCha8Rng,
     ) -> Self {
+        let mut election = config.election.clone();
+        let mut dissemination = config.dissemination.clone();
+        if let Some(mode) = config.dissemination_modes.get(&setup.channel) {
+            dissemination.mode = *mode;
+        }
+        if dissemination.mode == DisseminationMode::Direct {
+            (election.use_leader_election, election.org_leader) = (false, true);
+        }
         Self {
-            election: Election::new(config.election.clone(), own, setup.height, now, fork(rng)),
-            dissemination: Dissemination::new(config.dissemination.clone(), now, fork(rng)),
+            election: Election::new(election, own, setup.height, now, fork(rng)),
+            dissemination: Dissemination::new(dissemination, now, fork(rng)),
             reconciliation: Reconciliation::new(config.reconciliation.clone(), now, fork(rng)),
             chain: Chain::new(
                 setup.height,
@@ -65,7 +70,7 @@ impl Channel {
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let machines = earliest(
-            Some(self.dissemination.next_deadline()),
+            self.dissemination.next_deadline(),
             earliest(self.election.next_deadline(), self.reconciliation.next_deadline()),
         );
         earliest(machines, earliest(self.announce_at, self.orderer_again_at))
@@ -124,7 +129,7 @@ impl Node {
             .map(|(pki_id, _)| *pki_id)
             .collect();
         for peer in removed {
-            self.send_block(peer, id, last, BulkKind::Reply, block.clone());
+            self.send_block(peer, id, last, BulkKind::Reply, None, block.clone());
         }
     }
 
@@ -138,28 +143,36 @@ impl Node {
     pub(super) fn channel_timeout(&mut self, now: Time, id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         channel.election.handle_timeout(now);
-        let digest_to = channel.dissemination.handle_timeout(now);
-        let digest = wire::Digest {
-            ranges: channel.chain.recent_ranges(DIGEST_RANGES_MAX.min(NUMBERS_PER_FRAME_MAX)),
-        };
+        channel.dissemination.handle_timeout(now, &channel.chain);
         let announce = channel.announce_at.is_some_and(|at| at <= now);
         if announce {
             channel.announce_at = None;
             channel.announced_at = now;
         }
         let state = channel.state();
-        if !digest.ranges.is_empty() {
-            for peer in digest_to {
-                self.send(peer, id, ChannelBody::Digest(digest.clone()));
-            }
-        }
         if announce {
             for peer in self.channel_members(id) {
                 self.send(peer, id, state.clone());
             }
         }
+        self.drain_dissemination(id);
         self.return_to_orderer(now, id);
         self.reconcile(now, id);
+    }
+
+    pub(super) fn drain_dissemination(&mut self, id: &ChannelId) {
+        while let Some(channel) = self.channels.get_mut(id)
+            && let Some(output) = channel.dissemination.poll_output()
+        {
+            match output {
+                DisseminationOutput::Push { peer, number, delegation } => {
+                    let Some(block) = channel.chain.held(number) else { continue };
+                    self.send_block(peer, id, number, BulkKind::Push, Some(delegation), block);
+                    self.counters.blocks_pushed += 1;
+                }
+                DisseminationOutput::Send { peer, body } => self.send(peer, id, body),
+            }
+        }
     }
 
     /// Asks for what the channel lacks, if a look is due.
@@ -171,7 +184,9 @@ impl Node {
                 .values()
                 .any(|entry| entry.channel == *id && entry.claim.is_some_and(|claim| claim.number == number))
         };
-        for ask in channel.reconciliation.handle_timeout(now, &channel.chain, arriving) {
+        let dissemination = &channel.dissemination;
+        let expected = |number| dissemination.is_pursuing(number) || arriving(number);
+        for ask in channel.reconciliation.handle_timeout(now, &channel.chain, expected) {
             self.send(ask.peer, id, ChannelBody::Request(Request { numbers: ask.numbers }));
         }
     }
@@ -180,6 +195,7 @@ impl Node {
         let Some(channel) = self.channels.get_mut(id) else { return };
         let next = channel.chain.next_needed();
         let outputs: Vec<ElectionOutput> = std::iter::from_fn(|| channel.election.poll_output()).collect();
+        channel.dissemination.handle_leader(channel.election.leader().map(|term| term.leader));
         if outputs.iter().any(|output| matches!(output, ElectionOutput::Lead(_))) {
             channel.orderer_again_at = None;
         }
@@ -208,7 +224,8 @@ impl Node {
     ) {
         let Some(entry) = self.verifying.remove(&ticket) else { return };
         self.verifying_bytes = self.verifying_bytes.saturating_sub(entry.size);
-        if let Some(peer) = entry.from
+        let from = entry.source.peer();
+        if let Some(peer) = from
             && let Some(count) = self.verifying_by_peer.get_mut(&peer)
         {
             *count = count.saturating_sub(1);
@@ -222,54 +239,43 @@ impl Node {
             Ok(block) => block,
             Err(Rejection::Untimely(_)) => {
                 channel.reconciliation.look_again(now);
-                if entry.from.is_none() {
+                if from.is_none() {
                     self.rest_from_orderer(now, &id);
                 }
                 return self.reconcile(now, &id);
             }
             Err(Rejection::Forged(reason)) => {
                 self.counters.blocks_rejected += 1;
-                if let Some(peer) = entry.from {
+                if let Some(peer) = from {
                     channel.reconciliation.handle_bad_block(now, peer);
                     self.penalise(peer, Penalty::BadBlock(reason.clone()));
                 }
-                self.event(Event::BlockRejected { channel: id.clone(), from: entry.from, reason });
+                self.event(Event::BlockRejected { channel: id.clone(), from, reason });
                 return self.reconcile(now, &id);
             }
         };
-        if let (Some(peer), Some(claim)) = (entry.from, entry.claim)
+        if let (Some(peer), Some(claim)) = (from, entry.claim)
             && !claim.fits(block.number(), block.hash())
         {
             channel.reconciliation.handle_bad_block(now, peer);
             self.penalise(peer, Penalty::WrongBlock);
         }
-        self.take_authentic(now, &id, block, entry.from, entry.pushed);
+        self.take_authentic(now, &id, block, entry.source);
     }
 
-    fn take_authentic(
-        &mut self,
-        now: Time,
-        id: &ChannelId,
-        block: AuthenticBlock,
-        from: Option<PkiId>,
-        push: bool,
-    ) {
+    fn take_authentic(&mut self, now: Time, id: &ChannelId, block: AuthenticBlock, source: BlockSource) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         let (number, hash) = (block.number(), block.hash());
         match channel.chain.offer(block.clone()) {
             Offer::Accepted => {
-                if push {
-                    let targets = channel.dissemination.handle_new_block(number, from);
-                    for peer in targets {
-                        self.send_block(peer, id, number, BulkKind::Push, Held::Memory(block.clone()));
-                        self.counters.blocks_pushed += 1;
-                    }
-                }
+                let new = NewBlock { number, hash, size: block.size(), source };
+                channel.dissemination.handle_block(now, &new, &channel.chain);
+                self.drain_dissemination(id);
             }
             Offer::Known => self.counters.duplicate_blocks += 1,
             Offer::TooFar => {
                 channel.reconciliation.look_again(now);
-                if from.is_none() {
+                if source == BlockSource::Orderer {
                     self.rest_from_orderer(now, id);
                 }
             }
@@ -366,7 +372,7 @@ impl Node {
             }
         }
         for (number, held) in blocks {
-            self.send_block(peer, id, number, BulkKind::Reply, held);
+            self.send_block(peer, id, number, BulkKind::Reply, None, held);
             self.counters.blocks_served += 1;
         }
         if !refused.is_empty() {

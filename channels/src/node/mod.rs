@@ -9,7 +9,7 @@
 //! # The way of a block
 //! A bulk message (or a block from the orderer) becomes [`Output::Verify`]; the driver's worker pool answers with
 //! [`Input::Verified`]. An authentic block is offered to the chain; if it is new and came by push or from the
-//! orderer it is pushed on; in order and linked it becomes [`Output::Commit`], and the ledger answers with
+//! orderer dissemination decides who gets it next; in order and linked it becomes [`Output::Commit`], and the ledger answers with
 //! [`Input::Committed`]. Unverified bytes touch no state but the list of what is being verified.
 //!
 //! # Equivocation
@@ -47,12 +47,14 @@ use crate::ChannelId;
 use crate::authority::{Authority, Credential};
 use crate::block::AuthenticBlock;
 use crate::chain::Held;
-use crate::dissemination::DisseminationConfig;
+use crate::dissemination::{BlockSource, DisseminationConfig, DisseminationCounters, DisseminationMode};
 use crate::election::{ElectionConfig, Term};
 use crate::isolation::Scope;
 use crate::membership::{Membership, MembershipConfig};
 use crate::reconciliation::ReconciliationConfig;
+use crate::round_trip::{Ping, RoundTrips};
 use crate::time::{Time, earliest};
+use crate::wire::{FrameBody, Nonce};
 use channel::Channel;
 pub use events::{Event, Penalty};
 use peers::Peer;
@@ -75,8 +77,10 @@ pub struct NodeConfig {
     pub membership: MembershipConfig,
     /// Election of every channel.
     pub election: ElectionConfig,
-    /// Push and digests of every channel.
+    /// Dissemination of every channel, but for its mode where `dissemination_modes` names another.
     pub dissemination: DisseminationConfig,
+    /// Channels with a mode of their own.
+    pub dissemination_modes: BTreeMap<ChannelId, DisseminationMode>,
     /// Requests of every channel.
     pub reconciliation: ReconciliationConfig,
     /// Blocks above the committed height that are kept (`state.blockBufferSize`).
@@ -175,6 +179,27 @@ pub enum Input {
         header: Bytes,
         /// The block.
         body: Bytes,
+    },
+    /// The header of a bulk message has come, its body not yet: what it names need not be asked for.
+    BulkStarted {
+        /// From.
+        peer: PkiId,
+        /// The marshalled [`crate::wire::BulkHeader`].
+        header: Bytes,
+    },
+    /// More bytes of the body have come.
+    BulkProgress {
+        /// From.
+        peer: PkiId,
+        /// The marshalled [`crate::wire::BulkHeader`].
+        header: Bytes,
+    },
+    /// The round trip to a peer, measured outside, as by the transport. Without it the node measures by pings.
+    RoundTrip {
+        /// To.
+        peer: PkiId,
+        /// How long.
+        round_trip: Duration,
     },
     /// The orderer delivered a block.
     OrdererBlock {
@@ -356,9 +381,8 @@ pub struct NodeCounters {
 #[derive(Debug)]
 struct Verifying {
     channel: ChannelId,
-    from: Option<PkiId>,
     claim: Option<Claim>,
-    pushed: bool,
+    source: BlockSource,
     size: usize,
 }
 
@@ -369,6 +393,7 @@ pub struct Node {
     own: Credential,
     authority: Box<dyn Authority>,
     membership: Membership,
+    round_trips: RoundTrips,
     channels: BTreeMap<ChannelId, Channel>,
     scopes: BTreeMap<ChannelId, Scope>,
     peers: BTreeMap<PkiId, Peer>,
@@ -409,11 +434,13 @@ impl Node {
             now,
             fork(&mut rng),
         );
+        let round_trips = RoundTrips::new(fork(&mut rng));
         Self {
             config,
             own: start.own,
             authority,
             membership,
+            round_trips,
             channels: BTreeMap::new(),
             scopes: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -437,6 +464,13 @@ impl Node {
             Input::DialFailed { endpoint } => self.membership.handle_dial_failed(now, &endpoint),
             Input::Control { peer, frame } => self.handle_control(now, peer, frame),
             Input::Bulk { peer, header, body } => self.handle_bulk(now, peer, header, body),
+            Input::BulkStarted { peer, header } | Input::BulkProgress { peer, header } => {
+                self.handle_bulk_started(now, peer, header);
+            }
+            Input::RoundTrip { peer, round_trip } => {
+                self.round_trips.handle_measured(now, peer, round_trip);
+                self.tell_round_trip(peer);
+            }
             Input::OrdererBlock { channel, body } => self.verify_orderer_block(channel, body),
             Input::OrdererContact { channel, in_contact } => {
                 if let Some(channel) = self.channels.get_mut(&channel) {
@@ -468,6 +502,9 @@ impl Node {
             self.drain_election(&id);
         }
         self.drain_membership(now);
+        while let Some(Ping { peer, nonce }) = self.round_trips.poll_ping() {
+            self.send_frame(peer, FrameBody::Ping(Nonce { value: nonce }));
+        }
     }
 
     /// Does what is due.
@@ -475,6 +512,7 @@ impl Node {
         if self.membership.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.membership.handle_timeout(now, self.authority.as_ref());
         }
+        self.round_trips.handle_timeout(now);
         let ids: Vec<ChannelId> = self
             .channels
             .iter()
@@ -490,7 +528,8 @@ impl Node {
     /// When [`Node::handle_timeout`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
         let channels = self.channels.values().filter_map(Channel::next_deadline).min();
-        earliest(self.membership.next_deadline(), channels)
+        let others = earliest(self.membership.next_deadline(), self.round_trips.next_deadline());
+        earliest(others, channels)
     }
 
     /// The next thing to do.
@@ -540,6 +579,16 @@ impl Node {
     /// Blocks of a channel kept in memory, in bytes.
     pub fn bytes_held(&self) -> usize {
         self.channels.values().map(|channel| channel.chain.bytes_held()).sum()
+    }
+
+    /// The smoothed round trip to a connected peer, once one is known.
+    pub fn round_trip(&self, peer: &PkiId) -> Option<Duration> {
+        self.round_trips.round_trip(peer)
+    }
+
+    /// Counts of the dissemination of one channel.
+    pub fn dissemination_counters(&self, channel: &ChannelId) -> Option<&DisseminationCounters> {
+        Some(self.channels.get(channel)?.dissemination.counters())
     }
 
     /// Counts of what was dropped or seen.

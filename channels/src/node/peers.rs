@@ -8,11 +8,13 @@ use super::{
 };
 use crate::ChannelId;
 use crate::chain::Held;
+use crate::dissemination::BlockSource;
 use crate::isolation::{LinkChanges, Links};
 use crate::membership::MembershipOutput;
 use crate::time::Time;
 use crate::wire::{
-    BulkHeader, BulkKind, ChannelBody, ChannelFrame, Frame, FrameBody, IdentityRequest, Joined, View,
+    BulkHeader, BulkKind, ChannelBody, ChannelFrame, Delegation, Frame, FrameBody, IdentityRequest, Joined,
+    Nonce, View,
 };
 
 #[derive(Debug)]
@@ -36,11 +38,13 @@ impl Node {
         let links = Links::new(session, self.own.pki_id, peer, organization.clone());
         self.peers.insert(peer, Peer { organization: organization.clone(), links });
         self.membership.handle_connected(now, peer, organization, endpoint, self.authority.as_ref());
+        self.round_trips.handle_connected(now, peer);
         self.offer_proofs(peer);
     }
 
     pub(super) fn handle_disconnected(&mut self, now: Time, peer: PkiId) {
         let Some(gone) = self.peers.remove(&peer) else { return };
+        self.round_trips.handle_disconnected(peer);
         let channels: Vec<ChannelId> = gone.links.open().cloned().collect();
         for channel in channels {
             self.unlink(now, peer, &channel);
@@ -71,6 +75,36 @@ impl Node {
             }
             FrameBody::Joined(joined) => self.handle_joined(now, peer, &joined),
             FrameBody::Channel(frame) => self.handle_channel_frame(now, peer, frame),
+            FrameBody::Ping(nonce) => self.send_frame(peer, FrameBody::Pong(nonce)),
+            FrameBody::Pong(Nonce { value }) => {
+                if self.round_trips.handle_pong(now, peer, value).is_some() {
+                    self.tell_round_trip(peer);
+                }
+            }
+        }
+    }
+
+    /// The newest estimate of the round trip, for the channels shared with the peer.
+    pub(super) fn tell_round_trip(&mut self, peer: PkiId) {
+        let Some(round_trip) = self.round_trips.round_trip(&peer) else { return };
+        let Some(remote) = self.peers.get(&peer).filter(|remote| remote.organization == self.own.msp_id)
+        else {
+            return;
+        };
+        for id in remote.links.open() {
+            if let Some(channel) = self.channels.get_mut(id) {
+                channel.dissemination.handle_round_trip(peer, round_trip);
+            }
+        }
+    }
+
+    /// Bytes of a body come in. What they are is seen when it is whole; a header that is wrong is refused then.
+    pub(super) fn handle_bulk_started(&mut self, now: Time, peer: PkiId, header: Bytes) {
+        let Ok(header) = BulkHeader::parse(header) else { return };
+        let Some(remote) = self.peers.get(&peer) else { return };
+        let Some(id) = remote.links.channel_of(&header.tag) else { return };
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.dissemination.handle_bulk_started(now, peer, &header);
         }
     }
 
@@ -98,7 +132,10 @@ impl Node {
         };
         let claim = Claim { number: header.number, hash };
         channel.reconciliation.handle_arrival(now, peer, claim.number);
-        channel.dissemination.note_held(peer, claim.number);
+        let push = header.kind() == BulkKind::Push && own_organization;
+        if own_organization {
+            channel.dissemination.handle_bulk(now, peer, &header);
+        }
         let is_arriving = self
             .verifying
             .values()
@@ -111,18 +148,21 @@ impl Node {
             return self.reconcile(now, &id);
         }
         // Pushes come from the own organisation alone; from another the block is taken, but goes no further.
-        let push = header.kind() == BulkKind::Push && own_organization;
-        self.verify(id, peer, claim, push, body);
+        let source = if push { BlockSource::Push(peer) } else { BlockSource::Reply(peer) };
+        self.verify(id, peer, claim, source, body);
     }
 
     pub(super) fn verify_orderer_block(&mut self, channel: ChannelId, body: Bytes) {
         if self.channels.contains_key(&channel) {
             let size = body.len();
-            self.start_verifying(Verifying { channel, from: None, claim: None, pushed: true, size }, body);
+            self.start_verifying(
+                Verifying { channel, claim: None, source: BlockSource::Orderer, size },
+                body,
+            );
         }
     }
 
-    fn verify(&mut self, channel: ChannelId, peer: PkiId, claim: Claim, pushed: bool, body: Bytes) {
+    fn verify(&mut self, channel: ChannelId, peer: PkiId, claim: Claim, source: BlockSource, body: Bytes) {
         let size = body.len();
         let crowded =
             self.verifying_bytes > 0 && self.verifying_bytes.saturating_add(size) > VERIFYING_BYTES_MAX;
@@ -133,7 +173,7 @@ impl Node {
             return;
         }
         self.verifying_by_peer.insert(peer, of_peer + 1);
-        self.start_verifying(Verifying { channel, from: Some(peer), claim: Some(claim), pushed, size }, body);
+        self.start_verifying(Verifying { channel, claim: Some(claim), source, size }, body);
     }
 
     fn start_verifying(&mut self, entry: Verifying, body: Bytes) {
@@ -169,6 +209,12 @@ impl Node {
             Some(ChannelBody::Leadership(message)) if own_organization => {
                 channel.election.handle_message(now, peer, &message);
             }
+            Some(body @ (ChannelBody::Announcement(_) | ChannelBody::Holding(_) | ChannelBody::Late(_)))
+                if own_organization =>
+            {
+                channel.dissemination.handle_frame(now, peer, &body, &channel.chain);
+                self.drain_dissemination(&id);
+            }
             Some(ChannelBody::Digest(digest)) if own_organization => {
                 channel.reconciliation.handle_digest(now, peer, &digest.ranges, &channel.chain);
                 self.reconcile(now, &id);
@@ -178,7 +224,7 @@ impl Node {
                 channel.reconciliation.handle_refusal(now, peer, &request.numbers);
                 self.reconcile(now, &id);
             }
-            Some(ChannelBody::Leadership(_) | ChannelBody::Digest(_)) => self.counters.unlinked_frames += 1,
+            Some(_) => self.counters.unlinked_frames += 1,
             None => {}
         }
     }
@@ -217,7 +263,10 @@ impl Node {
             let Some(channel) = self.channels.get_mut(&id) else { continue };
             channel.reconciliation.handle_peer(now, peer, own_organization);
             if own_organization {
-                channel.dissemination.handle_peer(peer);
+                channel.dissemination.handle_peer(now, peer);
+                if let Some(round_trip) = self.round_trips.round_trip(&peer) {
+                    channel.dissemination.handle_round_trip(peer, round_trip);
+                }
                 channel.election.handle_member(now, peer);
             }
             let state = channel.state();
@@ -229,7 +278,7 @@ impl Node {
         self.outputs.push_back(Output::LinkClosed { peer, channel: id.clone() });
         if let Some(channel) = self.channels.get_mut(id) {
             channel.reconciliation.handle_peer_gone(now, peer);
-            channel.dissemination.handle_peer_gone(peer);
+            channel.dissemination.handle_peer_gone(now, peer);
             channel.election.handle_member_gone(now, peer);
         }
     }
@@ -248,6 +297,7 @@ impl Node {
         id: &ChannelId,
         number: u64,
         kind: BulkKind,
+        delegation: Option<Delegation>,
         block: Held,
     ) {
         let Some(link) = self.peers.get(&peer).and_then(|remote| remote.links.link(id)) else { return };
@@ -255,11 +305,11 @@ impl Node {
             Held::Memory(block) => Some(block.hash()),
             Held::Ledger(_) => None,
         };
-        let header = link.encode_bulk(number, hash, kind);
+        let header = link.encode_bulk(number, hash, kind, delegation);
         self.outputs.push_back(Output::SendBlock { peer, channel: id.clone(), number, header, block });
     }
 
-    fn send_frame(&mut self, peer: PkiId, body: FrameBody) {
+    pub(super) fn send_frame(&mut self, peer: PkiId, body: FrameBody) {
         self.outputs.push_back(Output::SendControl { peer, frame: Frame::encode_body(body) });
     }
 

@@ -36,6 +36,10 @@ fn chain_of(count: u64, size: usize) -> Vec<AuthenticBlock> {
 
 /// A node of Org1 that has joined `trade`, as its static leader or not.
 fn node(org_leader: bool) -> Node {
+    node_with(org_leader, DisseminationMode::Grapevine)
+}
+
+fn node_with(org_leader: bool, mode: DisseminationMode) -> Node {
     let second = Duration::from_secs(1);
     let config = NodeConfig {
         membership: MembershipConfig {
@@ -57,7 +61,14 @@ fn node(org_leader: bool) -> Node {
             leader_alive_threshold: second,
             leader_election_duration: second,
         },
-        dissemination: DisseminationConfig { propagate_peer_num: 3, pull_interval: second, pull_peer_num: 3 },
+        dissemination: DisseminationConfig {
+            mode,
+            propagate_peer_num: 3,
+            pull_interval: second,
+            pull_peer_num: 3,
+            link_bits_per_second: 1_000_000_000,
+        },
+        dissemination_modes: BTreeMap::new(),
         reconciliation: ReconciliationConfig {
             enabled: true,
             check_interval: second,
@@ -109,7 +120,8 @@ fn connect(node: &mut Node, peer: PkiId) {
 fn push(node: &mut Node, peer: PkiId, block: &AuthenticBlock) {
     let tag = proof(&genesis().hash(), &SESSION, &peer)[..crate::isolation::TAG_SIZE].to_vec();
     let hash = block.hash().0.to_vec();
-    let header = BulkHeader { tag, number: block.number(), hash, kind: BulkKind::Push.into() };
+    let header =
+        BulkHeader { tag, number: block.number(), hash, kind: BulkKind::Push.into(), delegation: None };
     let body = block.encoded().clone();
     node.handle(at(2), Input::Bulk { peer, header: header.encode_to_vec().into(), body });
 }
@@ -164,4 +176,41 @@ fn what_a_peer_has_under_verification_is_bounded_over_reconnections() {
     node.handle(at(4), Input::Verified { ticket: first[0], result });
     push(&mut node, peer, &blocks[127]);
     assert_eq!(tickets(&mut node).len(), 1, "a verdict makes room for one more");
+}
+
+#[test]
+fn in_direct_mode_every_peer_leads_and_pushes_nothing() {
+    let mut node = node_with(false, DisseminationMode::Direct);
+    assert!(outputs(&mut node).contains(&Output::StartDeliver { channel: trade(), next: 1 }));
+    connect(&mut node, PkiId::new(&"Org1MSP".into(), "peer1"));
+    outputs(&mut node);
+    orderer_sends(&mut node, at(10), &chain_of(1, 100)[0]);
+    assert!(!outputs(&mut node).iter().any(|output| matches!(output, Output::SendBlock { .. })));
+    assert_eq!(node.counters().blocks_pushed, 0);
+}
+
+#[test]
+fn pings_are_answered_and_measured() {
+    let mut node = node(false);
+    let peer = PkiId::new(&"Org1MSP".into(), "peer1");
+    connect(&mut node, peer);
+    let sent = |node: &mut Node| -> Vec<FrameBody> {
+        let frame = |output| match output {
+            Output::SendControl { frame, .. } => Frame::parse(frame).ok(),
+            _ => None,
+        };
+        outputs(node).into_iter().filter_map(frame).collect()
+    };
+    let frames = sent(&mut node);
+    let ping =
+        frames.iter().find_map(|frame| if let FrameBody::Ping(nonce) = frame { Some(*nonce) } else { None });
+    node.handle(
+        at(5),
+        Input::Control { peer, frame: Frame::encode_body(FrameBody::Ping(Nonce { value: 7 })) },
+    );
+    assert_eq!(sent(&mut node), vec![FrameBody::Pong(Nonce { value: 7 })]);
+    node.handle(at(21), Input::Control { peer, frame: Frame::encode_body(FrameBody::Pong(ping.unwrap())) });
+    assert_eq!(node.round_trip(&peer), Some(Duration::from_millis(20)));
+    node.handle(at(22), Input::RoundTrip { peer, round_trip: Duration::from_millis(4) });
+    assert_eq!(node.round_trip(&peer), Some(Duration::from_millis(18)), "measured outside: one more sample");
 }

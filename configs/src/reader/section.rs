@@ -177,6 +177,25 @@ impl Section<'_, '_> {
         result
     }
 
+    /// The values of a section whose keys are names chosen by the operator; `None` if the section is absent.
+    pub(crate) fn values<T: Scalar>(&mut self, key: &str) -> Option<BTreeMap<String, T>> {
+        let node = self.leaf(key)?;
+        let path = join(&self.path, key);
+        let Value::Map(entries) = &node.value else {
+            let message = format!("must be a section of names, but is {}", node.kind());
+            self.reader.report(path, node.origin.clone(), message);
+            return None;
+        };
+        let mut result = BTreeMap::new();
+        for entry in entries {
+            let mut named = Section { reader: self.reader, node: Some(&node), path: path.clone() };
+            if let Some(value) = named.optional(&entry.key) {
+                result.insert(entry.key.clone(), value);
+            }
+        }
+        Some(result)
+    }
+
     /// The section as it stands.
     pub(crate) fn raw(&self, key: &str) -> Option<&Node> {
         self.node.and_then(|node| node.child(key)).map(|entry| &entry.node)

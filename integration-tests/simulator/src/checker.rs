@@ -124,7 +124,16 @@ impl Checker {
         match kind {
             FrameBody::Channel(frame) => {
                 self.may_hear(truth, connection, from, &frame.tag).map_err(|what| says(&what))?;
-                let inside = matches!(frame.body, Some(ChannelBody::Leadership(_) | ChannelBody::Digest(_)));
+                let inside = matches!(
+                    frame.body,
+                    Some(
+                        ChannelBody::Leadership(_)
+                            | ChannelBody::Digest(_)
+                            | ChannelBody::Announcement(_)
+                            | ChannelBody::Holding(_)
+                            | ChannelBody::Late(_)
+                    )
+                );
                 if inside && !truth.same_organization(from, to) {
                     return Err(says("election message or digest left the organisation"));
                 }
@@ -141,7 +150,7 @@ impl Checker {
             }
             FrameBody::Alive(record) => disclosed(truth, from, to, &[record]).map_err(|what| says(&what))?,
             FrameBody::View(view) => disclosed(truth, from, to, &view.records).map_err(|what| says(&what))?,
-            FrameBody::IdentityRequest(_) => {}
+            FrameBody::IdentityRequest(_) | FrameBody::Ping(_) | FrameBody::Pong(_) => {}
         }
         Ok(())
     }

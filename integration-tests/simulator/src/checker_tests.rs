@@ -72,7 +72,13 @@ fn block(
         Held::Memory(block) => block.number(),
         Held::Ledger(number) => *number,
     };
-    let header = BulkHeader { tag: tag(connection, ONE, channel), number, hash: vec![], kind: kind.into() };
+    let header = BulkHeader {
+        tag: tag(connection, ONE, channel),
+        number,
+        hash: vec![],
+        kind: kind.into(),
+        delegation: None,
+    };
     let (header, host) = (header.encode_to_vec().into(), &simulation.hosts[ONE]);
     let verdict = simulation.checker.block_written(&simulation.truth, connection, ONE, &header, &block, host);
     verdict.err().unwrap_or_default()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use grapevine_channels::dissemination::DisseminationConfig;
+use grapevine_channels::dissemination::{DisseminationConfig, DisseminationMode};
 use grapevine_channels::election::ElectionConfig;
 use grapevine_channels::membership::MembershipConfig;
 use grapevine_channels::node::NodeConfig;
@@ -105,9 +105,11 @@ impl Default for Settings {
                 leader_election_duration: ms(300),
             },
             dissemination: DisseminationConfig {
+                mode: DisseminationMode::Grapevine,
                 propagate_peer_num: 4,
                 pull_interval: ms(1_000),
                 pull_peer_num: 3,
+                link_bits_per_second: 1_000_000_000,
             },
             reconciliation: ReconciliationConfig {
                 enabled: true,
@@ -276,6 +278,7 @@ impl Scenario {
                 ..settings.election.clone()
             },
             dissemination: settings.dissemination.clone(),
+            dissemination_modes: BTreeMap::new(),
             reconciliation: settings.reconciliation.clone(),
             block_buffer_size: settings.block_buffer_size,
             max_block_count_to_store: settings.max_block_count_to_store,

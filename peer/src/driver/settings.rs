@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
-use grapevine_channels::dissemination::DisseminationConfig;
+use grapevine_channels::dissemination::{DisseminationConfig, DisseminationMode};
 use grapevine_channels::election::ElectionConfig;
 use grapevine_channels::membership::MembershipConfig;
 use grapevine_channels::node::NodeConfig;
@@ -52,10 +52,22 @@ pub(super) fn node(config: &PeerConfig, listening: SocketAddr) -> anyhow::Result
             leader_election_duration: gossip.election.leader_election_duration.as_duration(),
         },
         dissemination: DisseminationConfig {
+            mode: mode(gossip.dissemination),
             propagate_peer_num: gossip.propagate_peer_num,
             pull_interval: gossip.pull_interval.as_duration(),
             pull_peer_num: gossip.pull_peer_num,
+            link_bits_per_second: u64::from(gossip.link_mbit) * 1_000_000,
         },
+        dissemination_modes: gossip
+            .channel_dissemination
+            .iter()
+            .map(|(channel, way)| {
+                let channel = channel
+                    .parse()
+                    .with_context(|| format!("peer.gossip.channelDissemination: {channel}"))?;
+                Ok((channel, mode(*way)))
+            })
+            .collect::<anyhow::Result<_>>()?,
         reconciliation: ReconciliationConfig {
             enabled: gossip.state.enabled,
             check_interval: gossip.state.check_interval.as_duration(),
@@ -68,6 +80,14 @@ pub(super) fn node(config: &PeerConfig, listening: SocketAddr) -> anyhow::Result
         halt_on_equivocation: gossip.on_equivocation == OnEquivocation::Halt,
         publish_state_info_interval: HEIGHT_ANNOUNCEMENT_INTERVAL,
     })
+}
+
+fn mode(mode: grapevine_configs::DisseminationMode) -> DisseminationMode {
+    match mode {
+        grapevine_configs::DisseminationMode::Grapevine => DisseminationMode::Grapevine,
+        grapevine_configs::DisseminationMode::Classic => DisseminationMode::Classic,
+        grapevine_configs::DisseminationMode::Direct => DisseminationMode::Direct,
+    }
 }
 
 /// The transport's settings.

@@ -1,0 +1,243 @@
+//! Dissemination of new blocks inside the organisation: one machine a channel, in one of three modes.
+//!
+//! | [`DisseminationMode`] | how a new block travels | where |
+//! |---|---|---|
+//! | `Grapevine` | the leader's delivery plan, announcements, requests from the promised arrival on | [`grapevine`](self) |
+//! | `Classic` | Fabric's gossip: push to a few random members, periodic pull | |
+//! | `Direct` | not at all: every peer pulls from the orderer | |
+//!
+//! # Contract
+//! Only own-organisation members of the channel are ever told to this machine ([`Dissemination::handle_peer`]), so nothing it
+//! wants sent leaves the organisation. Each `handle_*` takes what happened; [`Dissemination::poll_output`] is called
+//! until it is `None`; [`Dissemination::handle_timeout`] no later than [`Dissemination::next_deadline`]. Bodies are never
+//! seen here: blocks are numbers, hashes and sizes. A block is told to [`Dissemination::handle_block`] only when it is authentic
+//! and new; nothing else makes a push.
+//!
+//! # Boundary
+//! Dissemination pursues recent blocks that somebody told it of. What it is pursuing ([`Dissemination::is_pursuing`])
+//! [`crate::reconciliation`] leaves alone; what it gives up, and what nobody told it of, is reconciliation's.
+
+mod known;
+mod push_and_digest;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use grapevine_crypto::{Digest, PkiId};
+use rand::rngs::ChaCha8Rng;
+
+use crate::chain::Chain;
+use crate::time::Time;
+use crate::wire::{BulkHeader, ChannelBody, Delegation};
+use push_and_digest::PushAndDigest;
+
+/// How new blocks travel in a channel (`peer.gossip.dissemination`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DisseminationMode {
+    /// By the leader's plan, with announcements and repair.
+    #[default]
+    Grapevine,
+    /// As Fabric's gossip does.
+    Classic,
+    /// Not at all: every peer pulls from the orderer.
+    Direct,
+}
+
+/// How dissemination behaves; the names are peer.yaml's under `peer.gossip`.
+#[derive(Debug, Clone)]
+pub struct DisseminationConfig {
+    /// The mode.
+    pub mode: DisseminationMode,
+    /// Peers a new block is pushed to (`propagatePeerNum`).
+    pub propagate_peer_num: usize,
+    /// Time between digests (`pullInterval`).
+    pub pull_interval: Duration,
+    /// Peers a digest is sent to (`pullPeerNum`).
+    pub pull_peer_num: usize,
+    /// Speed of the peers' links in bits per second, as far as the operator knows (`linkMbit`); plans reckon with it.
+    pub link_bits_per_second: u64,
+}
+
+/// An authentic block that this peer did not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewBlock {
+    /// Its number.
+    pub number: u64,
+    /// Its header hash.
+    pub hash: Digest,
+    /// Bytes of its encoding.
+    pub size: usize,
+    /// How it came.
+    pub source: BlockSource,
+}
+
+/// How a block came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockSource {
+    /// From the orderer: this peer leads.
+    Orderer,
+    /// Pushed by a member of the own organisation.
+    Push(PkiId),
+    /// Sent on request, or by a member of another organisation.
+    Reply(PkiId),
+}
+
+impl BlockSource {
+    /// The peer that sent it.
+    pub fn peer(self) -> Option<PkiId> {
+        match self {
+            Self::Orderer => None,
+            Self::Push(peer) | Self::Reply(peer) => Some(peer),
+        }
+    }
+}
+
+/// What dissemination wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DisseminationOutput {
+    /// Push a block that this peer holds.
+    Push {
+        /// To.
+        peer: PkiId,
+        /// The block.
+        number: u64,
+        /// Whom the receiver is to push it to in turn.
+        delegation: Delegation,
+    },
+    /// Send a control frame of the channel.
+    Send {
+        /// To.
+        peer: PkiId,
+        /// The frame.
+        body: ChannelBody,
+    },
+}
+
+/// Counts of what happened.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct DisseminationCounters {
+    /// Announcements and other control frames sent.
+    pub frames: u64,
+    /// Blocks asked for.
+    pub requested: u64,
+    /// Blocks that came on such a request.
+    pub repaired: u64,
+    /// Blocks given up and left to reconciliation, or that came by it without having been heard of.
+    pub missed: u64,
+}
+
+/// The machine of one channel. See the module's header.
+#[derive(Debug)]
+pub struct Dissemination {
+    machine: Machine,
+    outputs: VecDeque<DisseminationOutput>,
+    counters: DisseminationCounters,
+}
+
+#[derive(Debug)]
+enum Machine {
+    Grapevine(PushAndDigest),
+    Classic(PushAndDigest),
+    Direct,
+}
+
+impl Dissemination {
+    /// A channel joined at `now`.
+    pub fn new(config: DisseminationConfig, now: Time, rng: ChaCha8Rng) -> Self {
+        let machine = match config.mode {
+            DisseminationMode::Grapevine => Machine::Grapevine(PushAndDigest::new(config, now, rng)),
+            DisseminationMode::Classic => Machine::Classic(PushAndDigest::new(config, now, rng)),
+            DisseminationMode::Direct => Machine::Direct,
+        };
+        Self { machine, outputs: VecDeque::new(), counters: DisseminationCounters::default() }
+    }
+
+    /// An own-organisation member of the channel is connected.
+    pub fn handle_peer(&mut self, _now: Time, peer: PkiId) {
+        match &mut self.machine {
+            Machine::Grapevine(machine) | Machine::Classic(machine) => machine.handle_peer(peer),
+            Machine::Direct => {}
+        }
+    }
+
+    /// It no longer is.
+    pub fn handle_peer_gone(&mut self, _now: Time, peer: PkiId) {
+        match &mut self.machine {
+            Machine::Grapevine(machine) | Machine::Classic(machine) => machine.handle_peer_gone(peer),
+            Machine::Direct => {}
+        }
+    }
+
+    /// The smoothed round trip to a peer.
+    pub fn handle_round_trip(&mut self, _peer: PkiId, _round_trip: Duration) {}
+
+    /// Who leads the channel in the own organisation, as far as this peer knows; it may be this peer.
+    pub fn handle_leader(&mut self, _leader: Option<PkiId>) {}
+
+    /// A peer says its ledger has `height` blocks.
+    pub fn handle_height(&mut self, peer: PkiId, height: u64) {
+        match &mut self.machine {
+            Machine::Grapevine(machine) | Machine::Classic(machine) => machine.handle_height(peer, height),
+            Machine::Direct => {}
+        }
+    }
+
+    /// The first bytes of a body, or more of them, arrive from a peer. Nothing of it is verified.
+    pub fn handle_bulk_started(&mut self, _now: Time, _peer: PkiId, _header: &BulkHeader) {}
+
+    /// A body has arrived from a peer. Nothing of it is verified.
+    pub fn handle_bulk(&mut self, _now: Time, peer: PkiId, header: &BulkHeader) {
+        match &mut self.machine {
+            Machine::Grapevine(machine) | Machine::Classic(machine) => {
+                machine.note_held(peer, header.number);
+            }
+            Machine::Direct => {}
+        }
+    }
+
+    /// An authentic block that is new here.
+    pub fn handle_block(&mut self, _now: Time, block: &NewBlock, _chain: &Chain) {
+        match &mut self.machine {
+            Machine::Grapevine(machine) | Machine::Classic(machine) => {
+                machine.handle_block(block, &mut self.outputs);
+            }
+            Machine::Direct => {}
+        }
+    }
+
+    /// A frame of dissemination from an own-organisation member of the channel.
+    pub fn handle_frame(&mut self, _now: Time, _peer: PkiId, _frame: &ChannelBody, _chain: &Chain) {}
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time, chain: &Chain) {
+        match &mut self.machine {
+            Machine::Grapevine(machine) | Machine::Classic(machine) => {
+                machine.handle_timeout(now, chain, &mut self.outputs);
+            }
+            Machine::Direct => {}
+        }
+    }
+
+    /// When [`Dissemination::handle_timeout`] is due next.
+    pub fn next_deadline(&self) -> Option<Time> {
+        match &self.machine {
+            Machine::Grapevine(machine) | Machine::Classic(machine) => Some(machine.next_deadline()),
+            Machine::Direct => None,
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<DisseminationOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether this machine sees to it that the block comes.
+    pub fn is_pursuing(&self, _number: u64) -> bool {
+        false
+    }
+
+    /// Counts of what happened.
+    pub fn counters(&self) -> &DisseminationCounters {
+        &self.counters
+    }
+}
