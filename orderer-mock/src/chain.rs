@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use grapevine_block_trace::{BlockTrace, Station};
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{Block, BlockHeader};
 use grapevine_channels::config::ChannelConfig;
@@ -155,12 +156,14 @@ pub struct Chain {
 
 impl Chain {
     /// Opens the channel of a genesis block file below `location` and starts its task. The task ends, with all accepted
-    /// transactions written, when `stop` is cancelled or the last [`Chain`] is dropped. Blocks; call it before serving.
+    /// transactions written, when `stop` is cancelled or the last [`Chain`] is dropped. `trace` hears of every block written. Blocks;
+    /// call it before serving.
     pub fn start(
         location: &std::path::Path,
         genesis_bytes: Bytes,
         signer: Arc<Signer>,
         overrides: BatchOverrides,
+        trace: BlockTrace,
         stop: CancellationToken,
     ) -> Result<(Self, JoinHandle<()>), ChainError> {
         let genesis = Block::decode(genesis_bytes.clone(), MESSAGE_BYTES_MAX).map_err(ChainError::Genesis)?;
@@ -192,6 +195,7 @@ impl Chain {
             writer: Some(BlockWriter::new(store, signer.clone())),
             signer,
             state: state_sender,
+            trace,
             stop,
         };
         tracing::info!(%channel, height = state.borrow().height, "channel is open");
@@ -302,6 +306,7 @@ struct Orderer {
     writer: Option<BlockWriter>,
     signer: Arc<Signer>,
     state: watch::Sender<ChainState>,
+    trace: BlockTrace,
     stop: CancellationToken,
 }
 
@@ -440,6 +445,7 @@ impl Orderer {
                 if let Some(settings) = config {
                     self.adopt(settings);
                 }
+                self.trace.note(self.channel.as_str(), height.saturating_sub(1), Station::Written);
                 self.state.send_replace(ChainState { height, failed: false });
                 tracing::debug!(channel = %self.channel, height, transactions, "block written");
                 return Ok(());

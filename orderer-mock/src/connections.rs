@@ -8,7 +8,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,10 +26,18 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause after an accept that failed: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection that ends when its token is cancelled.
+/// Bytes that crossed the sockets of all connections since the start, whatever they were.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+}
+
+/// A connection that ends when its token is cancelled, and counts its bytes.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
+    traffic: Arc<Traffic>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -37,6 +46,7 @@ pub(crate) async fn accept(
     listener: TcpListener,
     address: SocketAddr,
     faults: Arc<Faults>,
+    traffic: Arc<Traffic>,
     accepted: mpsc::Sender<io::Result<Connection>>,
     stop: CancellationToken,
 ) {
@@ -54,7 +64,7 @@ pub(crate) async fn accept(
             next = next(&mut listening, address), if !refusing => match next {
                 Ok(stream) => {
                     let cut = Box::pin(faults.connections().cancelled_owned());
-                    if accepted.send(Ok(Connection { stream, cut })).await.is_err() {
+                    if accepted.send(Ok(Connection { stream, traffic: traffic.clone(), cut })).await.is_err() {
                         return;
                     }
                 }
@@ -95,6 +105,10 @@ impl Connection {
     }
 }
 
+fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -102,7 +116,10 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check_cut(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        add(&self.traffic.bytes_in, buffer.filled().len().saturating_sub(before));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -113,7 +130,9 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check_cut(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let count = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        add(&self.traffic.bytes_out, count);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -130,7 +149,9 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_cut(context)?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let count = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
+        add(&self.traffic.bytes_out, count);
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -2,7 +2,8 @@
 //! line of JSON.
 //!
 //! `{"fault": "delay", "milliseconds": 200, "channel": "trade"}` is answered by `{"done": true}` or `{"error": "..."}`. What
-//! can be asked for says [`Fault`]; without `channel` all channels are meant.
+//! can be asked for says [`Fault`]; without `channel` all channels are meant. `{"report": "traffic"}` is answered by
+//! `{"bytes_in": 5, "bytes_out": 7}`: what crossed the sockets of all its clients since its start.
 //!
 //! The socket is readable and writable by its owner alone from the first moment. It also keeps two services out of one
 //! directory: a second one that finds the socket answering does not start. A path longer than a socket address holds is
@@ -15,6 +16,7 @@ mod socket;
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::connections::Traffic;
 use crate::faults::{Fault, Faults};
 
 /// Name of the socket in the directory of the blocks.
@@ -90,12 +93,28 @@ struct Request {
     fault: Fault,
 }
 
+/// A question that changes nothing.
+#[derive(Debug, Deserialize)]
+struct Question {
+    report: Report,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Report {
+    Traffic,
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     done: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes_in: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes_out: Option<u64>,
 }
 
 /// Removes the socket file when the service ends.
@@ -142,7 +161,7 @@ impl ControlServer {
     }
 
     /// Serves until `stop` is cancelled.
-    pub async fn serve(self, faults: Arc<Faults>, stop: CancellationToken) {
+    pub(crate) async fn serve(self, faults: Arc<Faults>, traffic: Arc<Traffic>, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -155,35 +174,43 @@ impl ControlServer {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let faults = faults.clone();
+            let (faults, traffic) = (faults.clone(), traffic.clone());
             tokio::spawn(async move {
                 // A client that has gone away or does not read is its own problem.
-                let _unanswered = timeout(REQUEST_TIMEOUT, serve_one(stream, &faults)).await;
+                let _unanswered = timeout(REQUEST_TIMEOUT, serve_one(stream, &faults, &traffic)).await;
                 drop(place);
             });
         }
     }
 }
 
-async fn serve_one(stream: UnixStream, faults: &Faults) -> io::Result<()> {
+async fn serve_one(stream: UnixStream, faults: &Faults, traffic: &Traffic) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     let limit = u64::try_from(REQUEST_BYTES_MAX).unwrap_or(u64::MAX);
     (&mut reader).take(limit).read_until(b'\n', &mut line).await?;
-    let result = serde_json::from_slice::<Request>(&line)
-        .map_err(|error| format!("not a request: {error}"))
-        .and_then(|Request { channel, fault }| {
-            faults.switch(channel.as_deref(), fault).map_err(|error| error.to_string())
-        });
-    let answer = match result {
-        Ok(()) => Answer { done: Some(true), ..Answer::default() },
-        Err(error) => Answer { error: Some(error), ..Answer::default() },
-    };
+    let answer = answer(&line, faults, traffic)
+        .unwrap_or_else(|error| Answer { error: Some(error), ..Answer::default() });
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
     let mut stream = reader.into_inner();
     stream.write_all(&text).await?;
     stream.shutdown().await
+}
+
+fn answer(line: &[u8], faults: &Faults, traffic: &Traffic) -> Result<Answer, String> {
+    if let Ok(Question { report: Report::Traffic }) = serde_json::from_slice(line) {
+        let (bytes_in, bytes_out) = (&traffic.bytes_in, &traffic.bytes_out);
+        return Ok(Answer {
+            bytes_in: Some(bytes_in.load(Ordering::Relaxed)),
+            bytes_out: Some(bytes_out.load(Ordering::Relaxed)),
+            ..Answer::default()
+        });
+    }
+    let Request { channel, fault } =
+        serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
+    faults.switch(channel.as_deref(), fault).map_err(|error| error.to_string())?;
+    Ok(Answer { done: Some(true), ..Answer::default() })
 }
 
 /// Asks the service that keeps its blocks in `directory` to switch a fault, on one channel or on all. Blocks.

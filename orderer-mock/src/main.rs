@@ -7,13 +7,14 @@
 mod cli;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use grapevine_block_trace::BlockTrace;
 use grapevine_channels::ChannelId;
 use grapevine_configs::orderer::BatchOverrides as BatchConfig;
 use grapevine_configs::{ByteSize, OrdererConfig, Period, Warning};
@@ -46,6 +47,9 @@ enum Command {
         /// The orderer.yaml.
         #[arg(long)]
         config: PathBuf,
+        /// Append to this file when each block was written.
+        #[arg(long, value_name = "FILE")]
+        block_trace: Option<PathBuf>,
     },
     /// Submits a file as signed transactions, in order.
     Submit(SubmitArgs),
@@ -99,7 +103,7 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run { config } => run(&config).await,
+            Command::Run { config, block_trace } => run(&config, block_trace.as_deref()).await,
             Command::Submit(arguments) => run_submit(arguments).await,
             Command::Update(arguments) => update::run(arguments).await,
             Command::Fault(arguments) => fault::run(&arguments),
@@ -118,12 +122,17 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(path: &std::path::Path) -> Result<()> {
+async fn run(path: &Path, block_trace: Option<&Path>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let (config, warnings) = OrdererConfig::load(path, std::env::vars())?;
     log_warnings(&warnings);
-    let server = RunningServer::start(server_options(&config)?).await?;
+    let trace = match block_trace {
+        Some(path) => BlockTrace::to_file(path)
+            .with_context(|| format!("--block-trace: cannot write {}", path.display()))?,
+        None => BlockTrace::off(),
+    };
+    let server = RunningServer::start(server_options(&config, trace)?).await?;
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
@@ -133,7 +142,7 @@ async fn run(path: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-fn server_options(config: &OrdererConfig) -> Result<ServerOptions> {
+fn server_options(config: &OrdererConfig, trace: BlockTrace) -> Result<ServerOptions> {
     let general = &config.general;
     let tls = match (&general.tls.certificate, &general.tls.private_key) {
         (Some(certificate), Some(key)) if general.tls.enabled => Some(ServerTls {
@@ -157,6 +166,7 @@ fn server_options(config: &OrdererConfig) -> Result<ServerOptions> {
         signer: load_signer(&general.local_msp_dir, &general.local_msp_id)?,
         time_window: general.authentication.time_window.as_duration(),
         batch: batch_overrides(&config.batch),
+        trace,
     })
 }
 
@@ -195,12 +205,12 @@ async fn run_submit(arguments: SubmitArgs) -> Result<()> {
     Ok(())
 }
 
-fn load_signer(directory: &std::path::Path, id: &str) -> Result<Arc<Signer>> {
+fn load_signer(directory: &Path, id: &str) -> Result<Arc<Signer>> {
     let msp = LocalMsp::load(directory, &MspId::from(id))?;
     Ok(Arc::new(msp.signer))
 }
 
-fn read(path: &std::path::Path, what: &str) -> Result<Vec<u8>> {
+fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read the {what} {}; check the path", path.display()))
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use grapevine_block_trace::BlockTrace;
 use grapevine_channels::ChannelId;
 use grapevine_crypto::Signer;
 use tokio::task::JoinHandle;
@@ -55,6 +56,7 @@ impl Registry {
         genesis_files: &[PathBuf],
         signer: &Arc<Signer>,
         overrides: BatchOverrides,
+        trace: &BlockTrace,
         stop: &CancellationToken,
     ) -> Result<(Self, Vec<JoinHandle<()>>), RegistryError> {
         let mut chains = BTreeMap::new();
@@ -62,8 +64,9 @@ impl Registry {
         for path in genesis_files {
             let read = |source| RegistryError::Read { path: path.clone(), source };
             let bytes: Bytes = std::fs::read(path).map_err(read)?.into();
-            let (chain, task) = Chain::start(location, bytes, signer.clone(), overrides, stop.clone())
-                .map_err(|source| RegistryError::Chain { path: path.clone(), source: source.into() })?;
+            let (chain, task) =
+                Chain::start(location, bytes, signer.clone(), overrides, trace.clone(), stop.clone())
+                    .map_err(|source| RegistryError::Chain { path: path.clone(), source: source.into() })?;
             tasks.push(task);
             let channel = chain.channel().clone();
             if chains.insert(channel.clone(), Arc::new(chain)).is_some() {

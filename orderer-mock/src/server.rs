@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use grapevine_block_trace::BlockTrace;
 use grapevine_crypto::Signer;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::chain::BatchOverrides;
-use crate::connections;
+use crate::connections::{self, Traffic};
 use crate::control::{ControlError, ControlServer};
 use crate::deliver::DeliverRules;
 use crate::faults::Faults;
@@ -78,6 +79,8 @@ pub struct ServerOptions {
     pub time_window: Duration,
     /// Batch parameters in place of the channels' own.
     pub batch: BatchOverrides,
+    /// Where it is noted when each block was written.
+    pub trace: BlockTrace,
 }
 
 /// Why the service cannot start.
@@ -143,11 +146,13 @@ impl RunningServer {
             &options.genesis_files,
             &options.signer,
             options.batch,
+            &options.trace,
             &close,
         )?;
         let registry = Arc::new(registry);
         let faults = Arc::new(Faults::new(registry.clone()));
-        tokio::spawn(control.serve(faults.clone(), stop.clone()));
+        let traffic = Arc::new(Traffic::default());
+        tokio::spawn(control.serve(faults.clone(), traffic.clone(), stop.clone()));
         let rules = DeliverRules {
             registry: registry.clone(),
             time_window: options.time_window,
@@ -161,7 +166,7 @@ impl RunningServer {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (accepted, connections) = mpsc::channel(CONNECTIONS_QUEUED_MAX);
-        tokio::spawn(connections::accept(listener, address, faults.clone(), accepted, stop.clone()));
+        tokio::spawn(connections::accept(listener, address, faults.clone(), traffic, accepted, stop.clone()));
         let serving = server
             .add_service(service)
             .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.clone().cancelled_owned());

@@ -91,6 +91,7 @@ impl TestNetwork {
             signer: self.orderer.clone(),
             time_window: Duration::from_secs(15 * 60),
             batch: BatchOverrides::default(),
+            trace: grapevine_block_trace::BlockTrace::off(),
         }
     }
 

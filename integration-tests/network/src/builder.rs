@@ -65,6 +65,7 @@ pub struct NetworkBuilder {
     changes: Vec<Change>,
     links: bool,
     held_back: Vec<String>,
+    block_traces: bool,
     environment: Vec<(String, String)>,
     interrupted: Arc<AtomicBool>,
     start_within: Duration,
@@ -89,6 +90,7 @@ impl NetworkBuilder {
             changes: Vec::new(),
             links: false,
             held_back: Vec::new(),
+            block_traces: false,
             environment: Vec::new(),
             interrupted: Arc::default(),
             start_within: Duration::from_secs(30),
@@ -112,6 +114,12 @@ impl NetworkBuilder {
     /// Whether connections between processes go through the harness, so that [`Network::cut`] works. Default false.
     pub const fn links(mut self, links: bool) -> Self {
         self.links = links;
+        self
+    }
+
+    /// Whether every process notes the way of its blocks, for [`Network::trace`]. Default false.
+    pub const fn block_traces(mut self, block_traces: bool) -> Self {
+        self.block_traces = block_traces;
         self
     }
 
@@ -188,6 +196,7 @@ impl NetworkBuilder {
             members.insert(member.name.clone(), member);
         }
         let mut network = Network::new(config, binaries, members, links, directory);
+        network.block_traces = self.block_traces;
         network.environment = self.environment;
         network.interrupted = self.interrupted;
         network.start_within = self.start_within;

@@ -23,6 +23,8 @@ pub struct Member {
     pub data: PathBuf,
     /// Everything it wrote to standard output and standard error, over all its starts.
     pub log: PathBuf,
+    /// The way of its blocks, over all its starts, if the network was started with block traces.
+    pub trace: PathBuf,
     lease: PortLease,
 }
 
@@ -45,8 +47,9 @@ impl Member {
             (path, config.file_ledger.location)
         };
         let log = logs.join(format!("{}.log", place.name));
+        let trace = logs.join(format!("{}.trace", place.name));
         let Place { name, msp_id, channels, lease } = place;
-        Ok(Self { name, msp_id, channels, config, data, log, lease })
+        Ok(Self { name, msp_id, channels, config, data, log, trace, lease })
     }
 
     /// True for a peer, false for an orderer.
@@ -70,5 +73,10 @@ impl Member {
     /// The admin socket of a peer.
     pub(crate) fn admin_socket(&self) -> PathBuf {
         self.data.join("admin.sock")
+    }
+
+    /// The control socket of an orderer.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.data.join("control.sock")
     }
 }

@@ -41,6 +41,7 @@ pub struct Network {
     /// Blocks and transactions of each channel that the orderer has made, as far as they were counted.
     pub(crate) ordered: Mutex<BTreeMap<String, (u64, u64)>>,
     files_written: AtomicU64,
+    pub(crate) block_traces: bool,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) interrupted: Arc<AtomicBool>,
     pub(crate) start_within: Duration,
@@ -71,6 +72,7 @@ impl Network {
             fingerprints: Mutex::default(),
             ordered: Mutex::default(),
             files_written: AtomicU64::new(0),
+            block_traces: false,
             environment: Vec::new(),
             interrupted: Arc::default(),
             start_within: Duration::ZERO,

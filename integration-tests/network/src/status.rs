@@ -115,7 +115,8 @@ pub(crate) fn ask(socket: &Path) -> Result<Status, String> {
     serde_json::from_value(answer).map_err(|error| error.to_string())
 }
 
-fn exchange(socket: &Path, request: &str) -> std::io::Result<String> {
+/// One request line, one answer line.
+pub(crate) fn exchange(socket: &Path, request: &str) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;

@@ -59,6 +59,23 @@ impl Network {
         self.poll(what, within, &members, look)
     }
 
+    /// Fails if the caller has asked to stop or a process has ended by itself; for waiting in which nothing is looked at.
+    ///
+    /// # Errors
+    /// [`NetworkError::Interrupted`], [`NetworkError::Ended`].
+    pub fn check(&self) -> Result<(), NetworkError> {
+        if self.is_interrupted() {
+            return Err(NetworkError::Interrupted);
+        }
+        for name in self.orderers().into_iter().chain(self.peers()) {
+            let member = self.member(name)?;
+            if let Some(status) = self.unexpected_end(member) {
+                return Err(self.ended(member, status));
+            }
+        }
+        Ok(())
+    }
+
     /// What a running peer says about itself.
     ///
     /// # Errors

@@ -21,11 +21,12 @@ mod status;
 mod verify_blocks;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use grapevine_block_trace::BlockTrace;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -44,7 +45,13 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a peer until SIGTERM or Ctrl-C
-    Run(ConfigArguments),
+    Run {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Append to this file when each block was received, verified, handed to the ledger and committed
+        #[arg(long, value_name = "FILE")]
+        block_trace: Option<PathBuf>,
+    },
     /// Make the files of a whole network
     #[command(subcommand)]
     Net(NetCommand),
@@ -207,7 +214,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run(config) => run(&config),
+        Command::Run { config, block_trace } => run(&config, block_trace.as_deref()),
         Command::Net(NetCommand::Init { config, dir }) => net::init(&config, &dir),
         Command::Channel(ChannelCommand::Join { config, block }) => {
             join::join(&settings::load(&config.config)?, &block)
@@ -243,14 +250,19 @@ fn show_block(arguments: &BlockShowArguments) -> anyhow::Result<()> {
     block::show_stored(&settings::load(config)?, &settings::channel(channel)?, number, json)
 }
 
-fn run(arguments: &ConfigArguments) -> anyhow::Result<()> {
+fn run(arguments: &ConfigArguments, block_trace: Option<&Path>) -> anyhow::Result<()> {
     log_to_stderr()?;
     let config = settings::load_and_log(&arguments.config)?;
+    let trace = match block_trace {
+        Some(path) => BlockTrace::to_file(path)
+            .with_context(|| format!("--block-trace: cannot write {}", path.display()))?,
+        None => BlockTrace::off(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime could not be started; raise the limit of threads for this user")?;
-    let ran = runtime.block_on(crate::driver::run(config));
+    let ran = runtime.block_on(crate::driver::run(config, trace));
     // Blocking work that is still under way must not hold the process back for longer than it may take to stop.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     ran

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::limits::Limits;
 use super::orderer::{OrdererNews, Orderers};
 use super::reader::{NotSent, Reading};
+use super::stations::Stations;
 use super::trust::Trust;
 use super::verifier::{Verdict, Verifier};
 use super::{INCARNATION_KEY, STOP_GRACE, status};
@@ -77,6 +78,8 @@ pub(super) struct Core {
     /// What clients' streams know of the channels.
     pub(super) client_channels: DeliverChannels,
     pub(super) deliver_server: Option<DeliverServer>,
+    /// The way of each block, for measurements.
+    pub(super) stations: Stations,
 }
 
 impl Core {
@@ -216,6 +219,7 @@ impl Core {
         self.hand_over_commits();
         match report {
             LedgerReport::Committed { channel, height, tip } => {
+                self.stations.committed(&channel, height);
                 self.orderers.committed(&channel, height);
                 let (committed, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) =
                     std::mem::take(&mut self.config_blocks)
@@ -242,6 +246,7 @@ impl Core {
 
     fn verdict(&mut self, Verdict { ticket, channel, result }: Verdict) {
         let number = result.as_ref().ok().map(AuthenticBlock::number);
+        self.stations.verified(ticket, &channel, number);
         let pending = number.filter(|number| *number >= self.ledger.height(&channel));
         self.orderers.verified(ticket, &channel, pending);
         self.feed(Input::Verified { ticket, result });
@@ -402,7 +407,10 @@ impl Core {
                 self.send_block(peer, channel, number, header, block);
             }
             Output::Dial { endpoint } => self.net.dial(endpoint),
-            Output::Verify { ticket, channel, body, .. } => self.verifier.verify(ticket, channel, body),
+            Output::Verify { ticket, channel, body, .. } => {
+                self.stations.received(ticket);
+                self.verifier.verify(ticket, channel, body);
+            }
             Output::Commit { channel, block } => self.commit(channel, block),
             Output::StartDeliver { channel, next } => {
                 if self.orderers.is_running(&channel) {
@@ -460,6 +468,7 @@ impl Core {
     }
 
     fn commit(&mut self, channel: ChannelId, block: AuthenticBlock) {
+        self.stations.handed(&channel, block.number());
         if block.is_config() && self.config_blocks.len() < CONFIG_BLOCKS_MAX {
             self.config_blocks.insert((channel.clone(), block.number()), block.clone());
         }

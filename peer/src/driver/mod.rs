@@ -22,6 +22,7 @@ mod limits;
 mod orderer;
 mod reader;
 mod settings;
+mod stations;
 mod status;
 mod trust;
 mod verifier;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use grapevine_block_trace::BlockTrace;
 use grapevine_channels::node::{Node, Start};
 use grapevine_channels::time::Time;
 use grapevine_configs::PeerConfig;
@@ -50,11 +52,11 @@ pub(crate) const INCARNATION_KEY: &[u8] = b"incarnation";
 /// Days before the end of the own certificate at which a start warns.
 const EXPIRY_WARNING_DAYS: i64 = 30;
 
-/// Runs the peer described by `config` until SIGTERM or SIGINT.
+/// Runs the peer described by `config` until SIGTERM or SIGINT, and notes in `trace` the way of its blocks.
 ///
 /// # Errors
 /// Whatever keeps the peer from running, in words for the operator.
-pub async fn run(config: PeerConfig) -> anyhow::Result<()> {
+pub async fn run(config: PeerConfig, trace: BlockTrace) -> anyhow::Result<()> {
     let local = local_identity(&config)?;
     let data = &config.peer.file_system_path;
     std::fs::create_dir_all(data)
@@ -110,6 +112,7 @@ pub async fn run(config: PeerConfig) -> anyhow::Result<()> {
         restarts: BTreeMap::new(),
         client_channels: DeliverChannels::default(),
         deliver_server: None,
+        stations: stations::Stations::new(trace),
     };
     core.join_known_channels()?;
     core.deliver_server =

@@ -14,12 +14,10 @@ mod story;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use anyhow::Context;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use grapevine_network::Interrupt;
 
 /// Runs a whole network on this machine, live, and verifies that every ledger is the same.
 #[derive(Debug, Parser)]
@@ -48,7 +46,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let stop = match Stop::on_signals() {
+    let stop = match Interrupt::on_signals() {
         Ok(stop) => stop,
         Err(error) => {
             eprintln!("demo: {error:#}");
@@ -69,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, stop: &Stop) -> anyhow::Result<()> {
+fn run(arguments: &Arguments, stop: &Interrupt) -> anyhow::Result<()> {
     let config = arguments
         .config
         .clone()
@@ -93,49 +91,4 @@ fn run(arguments: &Arguments, stop: &Stop) -> anyhow::Result<()> {
     // The network is gone by now: nothing runs behind the last line.
     println!("\n{verified}");
     Ok(())
-}
-
-/// Ctrl-C and SIGTERM: the first one asks the demo to clean up, the second one ends it at once (the kernel then kills its children).
-struct Stop {
-    flag: Arc<AtomicBool>,
-    status: Arc<AtomicU8>,
-}
-
-impl Stop {
-    fn on_signals() -> anyhow::Result<Self> {
-        let (flag, status) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU8::new(0)));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (mut interrupts, mut terminations) = {
-            let _inside = runtime.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-        };
-        let stop = Self { flag: Arc::clone(&flag), status: Arc::clone(&status) };
-        std::thread::spawn(move || {
-            runtime.block_on(async {
-                loop {
-                    let code = tokio::select! {
-                        _ = interrupts.recv() => 130,
-                        _ = terminations.recv() => 143,
-                    };
-                    status.store(code, Ordering::SeqCst);
-                    if flag.swap(true, Ordering::SeqCst) {
-                        std::process::exit(i32::from(code));
-                    }
-                }
-            });
-        });
-        Ok(stop)
-    }
-
-    fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.flag)
-    }
-
-    /// The exit status if a signal has come.
-    fn exit_status(&self) -> Option<u8> {
-        match self.status.load(Ordering::SeqCst) {
-            0 => None,
-            status => Some(status),
-        }
-    }
 }

@@ -157,17 +157,6 @@ impl Network {
         id.ok_or_else(|| not_running(member))
     }
 
-    /// The most memory a running process has had at a time, in KiB; `None` if the kernel does not tell.
-    ///
-    /// # Errors
-    /// If it does not run.
-    pub fn peak_memory_kib(&self, name: &str) -> Result<Option<u64>, NetworkError> {
-        let id = self.process_id(name)?;
-        let text = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        Ok(line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok()))
-    }
-
     /// Starts the process without waiting.
     fn launch(&self, member: &Member) -> Result<(), NetworkError> {
         if self.is_running(&member.name)? {
@@ -175,7 +164,11 @@ impl Network {
         }
         let program = if member.is_peer() { &self.binaries.grapevine } else { &self.binaries.orderer_mock };
         let config = member.config.to_string_lossy();
-        let arguments = ["run", "--config", config.as_ref()];
+        let mut arguments = vec!["run", "--config", config.as_ref()];
+        let trace = member.trace.to_string_lossy();
+        if self.block_traces {
+            arguments.extend(["--block-trace", trace.as_ref()]);
+        }
         let start = || Process::start_with(&member.name, program, &arguments, &self.environment, &member.log);
         let process = match &self.links {
             Some(links) => links.register(&member.name, start),

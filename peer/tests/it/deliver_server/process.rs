@@ -55,6 +55,7 @@ async fn orderer(report: &InitReport) -> RunningServer {
         signer: signer(&own, "OrdererMSP"),
         time_window: Duration::from_secs(900),
         batch: BatchOverrides::default(),
+        trace: grapevine_block_trace::BlockTrace::off(),
     };
     RunningServer::start(options).await.unwrap()
 }

@@ -1,0 +1,65 @@
+//! `grapevine-bench`: measures real processes on this machine: peers and an orderer as `grapevine net init` sets them up, started, loaded,
+//! watched and stopped by the harness `grapevine-network`.
+//!
+//! Each command is a module with its arguments, its measures (the fields of its JSON) and how they are taken. Absolute times differ from machine to
+//! machine and with what else runs on it; compare what one run measured.
+//!
+//! Exit status: 0 with a result, 1 without, 130 after Ctrl-C, 143 after SIGTERM. Whatever happens, no process, namespace or directory is left behind.
+
+mod catch_up;
+mod crash;
+mod idle;
+mod network;
+mod output;
+mod sample;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use grapevine_network::Interrupt;
+
+/// Measures real processes on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "grapevine-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What peers cost while nothing happens
+    Idle(idle::Arguments),
+    /// How fast a peer that is behind catches up
+    CatchUp(catch_up::Arguments),
+    /// What a peer that is killed again and again has lost
+    Crash(crash::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let interrupt = match Interrupt::on_signals() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match &arguments.command {
+        Command::Idle(arguments) => idle::run(arguments, &interrupt),
+        Command::CatchUp(arguments) => catch_up::run(arguments, &interrupt),
+        Command::Crash(arguments) => crash::run(arguments, &interrupt),
+    };
+    if let Some(status) = interrupt.exit_status() {
+        eprintln!("bench: stopped; every process is gone");
+        return ExitCode::from(status);
+    }
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
