@@ -9,7 +9,7 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: chaos test-exhaustive build demo test lint bench-verify deps
+.PHONY: chaos model test-exhaustive build demo test lint bench-verify deps
 
 build: deps
 	cargo build --release --locked --workspace
@@ -29,6 +29,11 @@ chaos:
 # Every bit of every small block of Fabric's own chains; minutes.
 test-exhaustive:
 	GRAPEVINE_EXHAUSTIVE=1 cargo test --release --locked -p grapevine-channels --test data_model chain_flips
+
+# Every run of small elections with more losses than `make test` explores; minutes and gigabytes each.
+LOSSES ?= 3
+model:
+	GRAPEVINE_MODEL_LOSSES=$(LOSSES) cargo test --release --locked -p grapevine-channels --lib election::model -- --nocapture
 
 lint: deps
 	cargo fmt --check

@@ -208,20 +208,35 @@ pub struct State {
 }
 
 /// One election message; the sender is the connection's authenticated peer, so it is neither signed nor relayed.
-#[derive(Clone, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
 pub struct Leadership {
     /// What the sender says.
     #[prost(enumeration = "LeadershipKind", tag = "1")]
     pub kind: i32,
-    /// Counter half of the term; the other half is the sender's PKI-ID.
+    /// Counter half of the term; the other half is the sender's PKI-ID, of a notice `about`.
     #[prost(uint64, tag = "2")]
     pub counter: u64,
     /// The sender's ledger height.
     #[prost(uint64, tag = "3")]
     pub height: u64,
-    /// The sender has lately tried to reach an orderer and failed; such a candidate ranks last.
-    #[prost(bool, tag = "4")]
-    pub yielding: bool,
+    /// Whether the sender reaches an orderer; believed for one lease.
+    #[prost(enumeration = "OrdererContact", tag = "4")]
+    pub contact: i32,
+    /// How long the sender has been in the channel: the binary logarithm of the seconds, rounded down, plus one.
+    #[prost(uint32, tag = "5")]
+    pub tenure: u32,
+    /// PKI-ID: of a notice the leader, of a resignation the successor, of a declaration who is deposed; empty: nobody.
+    #[prost(bytes = "vec", tag = "6")]
+    pub about: Vec<u8>,
+    /// Header hash of the sender's highest block: a height counts only where it does not contradict the receiver's.
+    #[prost(bytes = "vec", tag = "7")]
+    pub tip_hash: Vec<u8>,
+    /// Why the sender leads, for operators: the number of a [`crate::election::Reason`].
+    #[prost(uint32, tag = "8")]
+    pub reason: u32,
+    /// Round trip to the sender's orderer, microseconds; 0: unknown. For operators.
+    #[prost(uint64, tag = "9")]
+    pub orderer_round_trip_us: u64,
 }
 
 /// Kinds of election messages.
@@ -234,8 +249,26 @@ pub enum LeadershipKind {
     Proposal = 1,
     /// The sender leads.
     Declaration = 2,
-    /// The sender no longer leads and asks for an election at once.
+    /// The sender no longer leads and asks for an election at once, or names its successor.
     Resignation = 3,
+    /// The sender follows a leader whom the receiver seems not to hear.
+    Notice = 4,
+    /// To a leader: declare yourself now. To a follower: say when you hear your leader next.
+    Query = 5,
+    /// The sender leads and has lost the orderers: who reaches one?
+    Vacancy = 6,
+}
+
+/// Whether a peer reaches an orderer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum OrdererContact {
+    /// It did not try lately.
+    Unknown = 0,
+    /// It tried and failed.
+    Failed = 1,
+    /// One answers it.
+    Reached = 2,
 }
 
 /// The recent blocks the sender holds, committed or not.
@@ -424,12 +457,11 @@ fn check_channel_frame(frame: &ChannelFrame) -> Result<(), WireError> {
             Err(WireError::OutOfBounds("manifests"))
         }
         ChannelBody::Leadership(message)
-            if !matches!(
-                message.kind(),
-                LeadershipKind::Proposal | LeadershipKind::Declaration | LeadershipKind::Resignation
-            ) =>
+            if message.kind() == LeadershipKind::Unspecified
+                || !matches!(message.about.len(), 0 | 32)
+                || !matches!(message.tip_hash.len(), 0 | 32) =>
         {
-            Err(WireError::OutOfBounds("leadership kind"))
+            Err(WireError::OutOfBounds("leadership message"))
         }
         _ => Ok(()),
     }

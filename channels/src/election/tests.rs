@@ -1,7 +1,6 @@
 //! One test per rule; a small bus runs several machines against each other.
 
 use super::*;
-use rand::SeedableRng;
 use std::collections::BTreeMap;
 
 fn peer(index: usize) -> PkiId {
@@ -24,7 +23,11 @@ fn config() -> ElectionConfig {
 }
 
 fn election(index: usize, height: u64) -> Election {
-    Election::new(config(), peer(index), height, Time::ZERO, ChaCha8Rng::seed_from_u64(index as u64))
+    Election::new(config(), peer(index), height, Time::ZERO)
+}
+
+fn declaration(counter: u64) -> Leadership {
+    Leadership { kind: LeadershipKind::Declaration.into(), counter, height: 1, ..Leadership::default() }
 }
 
 fn outputs(machine: &mut Election) -> Vec<ElectionOutput> {
@@ -38,6 +41,7 @@ struct Bus {
     cut: Vec<(PkiId, PkiId)>,
     in_flight: Vec<(Time, PkiId, PkiId, Leadership)>,
     log: Vec<(Time, PkiId, ElectionOutput)>,
+    orderer_up: bool,
 }
 
 impl Bus {
@@ -53,7 +57,14 @@ impl Bus {
                 .filter(|other| *other != own)
                 .for_each(|other| machine.handle_member(Time::ZERO, *other));
         }
-        Self { now: Time::ZERO, machines, cut: Vec::new(), in_flight: Vec::new(), log: Vec::new() }
+        Self {
+            now: Time::ZERO,
+            machines,
+            cut: Vec::new(),
+            in_flight: Vec::new(),
+            log: Vec::new(),
+            orderer_up: true,
+        }
     }
 
     fn run_until(&mut self, end: Time) {
@@ -67,7 +78,7 @@ impl Bus {
             let due: Vec<_> = self.in_flight.extract_if(.., |(due, ..)| *due <= now).collect();
             for (_, from, to, message) in due {
                 if let Some(machine) = self.machines.get_mut(&to) {
-                    machine.handle_message(now, from, &message);
+                    machine.handle_message(now, from, &message, message.height);
                 }
             }
             self.machines.values_mut().for_each(|machine| machine.handle_timeout(now));
@@ -83,6 +94,8 @@ impl Bus {
                         let due = self.now + Duration::from_millis(1);
                         self.in_flight.push((due, *own, *peer, message.clone()));
                     }
+                } else if output == ElectionOutput::ProbeOrderer {
+                    machine.handle_probe(self.now, self.orderer_up.then_some(Duration::from_millis(1)));
                 } else {
                     self.log.push((self.now, *own, output));
                 }
@@ -122,7 +135,7 @@ fn equals_elect_the_lowest_id() {
 fn the_longest_ledger_leads() {
     let mut bus = Bus::new(&[5, 5, 5]);
     let highest = *bus.machines.keys().last().unwrap();
-    bus.machines.get_mut(&highest).unwrap().handle_height(9);
+    bus.machines.get_mut(&highest).unwrap().handle_height(at(0), 9);
     bus.run_until(at(3_000));
     assert_eq!(bus.leaders(), vec![highest]);
 }
@@ -134,7 +147,7 @@ fn alone_one_leads_after_settling() {
     machine.handle_timeout(due);
     machine.handle_timeout(machine.next_deadline().unwrap());
     assert!(machine.is_leader());
-    assert!(matches!(outputs(&mut machine)[..], [ElectionOutput::Lead(_)]));
+    assert!(matches!(outputs(&mut machine)[..], [ElectionOutput::Lead(_), ElectionOutput::ProbeOrderer]));
 }
 
 #[test]
@@ -198,10 +211,10 @@ fn a_newcomer_does_not_displace_a_running_leader() {
     let mut bus = Bus::new(&[1, 1]);
     bus.run_until(at(3_000));
     let leader = bus.leaders()[0];
-    // The lowest id of all, with a longer ledger even.
+    // The lowest id of all.
     let newcomer = (2..200).map(peer).find(|id| *id < leader).unwrap();
     let now = bus.now;
-    let mut machine = Election::new(config(), newcomer, 50, now, ChaCha8Rng::seed_from_u64(9));
+    let mut machine = Election::new(config(), newcomer, 1, now);
     for (id, other) in &mut bus.machines {
         machine.handle_member(now, *id);
         other.handle_member(now, newcomer);
@@ -217,16 +230,10 @@ fn a_lower_term_is_not_followed_while_a_higher_one_is_heard() {
     let mut machine = election(0, 1);
     machine.handle_member(at(0), peer(1));
     machine.handle_member(at(0), peer(2));
-    let declaration = |counter| Leadership {
-        kind: LeadershipKind::Declaration.into(),
-        counter,
-        height: 1,
-        yielding: false,
-    };
-    machine.handle_message(at(10), peer(1), &declaration(7));
-    machine.handle_message(at(20), peer(2), &declaration(6));
+    machine.handle_message(at(10), peer(1), &declaration(7), 1);
+    machine.handle_message(at(20), peer(2), &declaration(6), 1);
     assert_eq!(machine.leader(), Some(Term { counter: 7, leader: peer(1) }));
-    machine.handle_message(at(30), peer(2), &declaration(8));
+    machine.handle_message(at(30), peer(2), &declaration(8), 1);
     assert_eq!(machine.leader(), Some(Term { counter: 8, leader: peer(2) }));
 }
 
@@ -234,42 +241,200 @@ fn a_lower_term_is_not_followed_while_a_higher_one_is_heard() {
 fn messages_of_strangers_and_absurd_counters_change_nothing() {
     let mut machine = election(0, 1);
     machine.handle_member(at(0), peer(1));
-    let mut message =
-        Leadership { kind: LeadershipKind::Declaration.into(), counter: 7, height: 1, yielding: false };
-    machine.handle_message(at(10), peer(2), &message);
+    let mut message = declaration(7);
+    machine.handle_message(at(10), peer(2), &message, 1);
     assert_eq!(machine.leader(), None);
     message.counter = u64::MAX;
-    machine.handle_message(at(10), peer(1), &message);
+    machine.handle_message(at(10), peer(1), &message, 1);
     assert_eq!(machine.leader(), None);
     assert_eq!(machine.counter_highest, 0);
 }
 
+fn message(kind: LeadershipKind, counter: u64, height: u64) -> Leadership {
+    Leadership { kind: kind.into(), counter, height, ..Leadership::default() }
+}
+
+fn sent(outputs: &[ElectionOutput], kind: LeadershipKind) -> Vec<PkiId> {
+    let to = |output: &ElectionOutput| match output {
+        ElectionOutput::Send { peer, message } if message.kind() == kind => Some(*peer),
+        _ => None,
+    };
+    outputs.iter().filter_map(to).collect()
+}
+
+/// A machine of height 10 that follows `peer1` in term 5, and knows `peer2`.
+fn follower() -> Election {
+    let mut machine = election(0, 10);
+    machine.handle_member(at(0), peer(1));
+    machine.handle_member(at(0), peer(2));
+    machine.handle_message(at(10), peer(1), &message(LeadershipKind::Declaration, 5, 10), 10);
+    outputs(&mut machine);
+    machine
+}
+
 #[test]
-fn a_leader_without_an_orderer_makes_room_once() {
+fn a_leader_without_an_orderer_hands_over_to_who_reaches_one() {
     let mut bus = Bus::new(&[1, 1, 1]);
     bus.run_until(at(3_000));
     let first = bus.leaders()[0];
     let now = bus.now;
-    bus.machines.get_mut(&first).unwrap().handle_orderer_contact(now, false);
-    bus.run_until(now + ORDERER_SILENCE_MAX + Duration::from_secs(2));
+    bus.machines.get_mut(&first).unwrap().handle_orderer_contact(now, None);
+    bus.run_until(now + Duration::from_secs(3));
     let second = bus.leaders();
     assert_eq!(second.len(), 1);
-    assert_ne!(second[0], first, "one that yields ranks last");
+    assert_ne!(second[0], first);
+    assert_eq!(bus.machines[&second[0]].account().unwrap().reason, Some(Reason::HandedOver));
+}
+
+#[test]
+fn a_leader_whose_orderer_nobody_reaches_stays() {
+    let mut bus = Bus::new(&[1, 1, 1]);
+    bus.run_until(at(3_000));
+    let first = bus.leaders()[0];
+    bus.orderer_up = false;
+    let now = bus.now;
+    bus.machines.get_mut(&first).unwrap().handle_orderer_contact(now, None);
+    bus.run_until(now + Duration::from_secs(60));
+    assert_eq!(bus.leaders(), vec![first]);
+    assert!(!bus.log.iter().any(|(at, _, output)| *at > now && matches!(output, ElectionOutput::Lead(_))));
+}
+
+#[test]
+fn a_broken_connection_to_a_leader_that_lives_moves_no_leadership() {
+    let mut bus = Bus::new(&[1, 1, 1, 1]);
+    bus.run_until(at(3_000));
+    let leader = bus.leaders()[0];
+    let cut = *bus.machines.keys().find(|peer| **peer != leader).unwrap();
+    bus.cut.extend([(leader, cut), (cut, leader)]);
+    let now = bus.now;
+    bus.machines.get_mut(&cut).unwrap().handle_member_gone(now, leader);
+    bus.machines.get_mut(&leader).unwrap().handle_member_gone(now, cut);
+    bus.run_until(now + Duration::from_secs(30));
+    assert_eq!(bus.leaders(), vec![leader]);
+    let account = bus.machines[&cut].account().unwrap();
+    assert_eq!((account.term.leader, account.hearsay), (leader, true));
+}
+
+#[test]
+fn a_leader_that_falls_behind_is_stood_against_and_one_that_is_behind_is_not_followed() {
+    let mut machine = follower();
+    machine.handle_timeout(at(1_510));
+    machine.handle_height(at(1_600), 20);
+    machine.handle_message(at(1_700), peer(1), &message(LeadershipKind::Declaration, 5, 11), 11);
+    machine.handle_timeout(at(3_100));
+    outputs(&mut machine);
+    assert_eq!(machine.leader(), Some(Term { counter: 5, leader: peer(1) }));
+    // A lease after it had 20 blocks itself, its leader still has 11.
+    machine.handle_message(at(3_150), peer(1), &message(LeadershipKind::Declaration, 5, 11), 11);
+    machine.handle_message(at(4_600), peer(1), &message(LeadershipKind::Declaration, 5, 11), 11);
+    assert_eq!(machine.leader(), None);
+    // Another with nothing is not followed, however high its term.
+    machine.handle_message(at(4_710), peer(2), &message(LeadershipKind::Declaration, 9, 1), 1);
+    assert_eq!(machine.leader(), None);
+    while !machine.is_leader() {
+        let due = machine.next_deadline().unwrap();
+        machine.handle_timeout(due);
+    }
+    assert!(machine.leader().unwrap().counter > 9);
+    assert_eq!(machine.account().unwrap().reason, Some(Reason::Behind));
+}
+
+#[test]
+fn a_leader_that_withholds_is_deposed_for_a_while() {
+    let mut machine = follower();
+    let mut probed = 0;
+    // Quiet for long, with a leader that goes on declaring itself.
+    for step in 1..400 {
+        let now = at(10 + step * 100);
+        machine.handle_message(now, peer(1), &message(LeadershipKind::Declaration, 5, 10), 10);
+        machine.handle_timeout(now);
+        probed +=
+            outputs(&mut machine).iter().filter(|output| **output == ElectionOutput::ProbeOrderer).count();
+    }
+    assert!((1..10).contains(&probed), "one of three asks, ever more rarely: {probed}");
+    // The orderer has what we have: nothing is held back.
+    machine.handle_newest(at(41_000), 10);
+    machine.handle_timeout(at(43_000));
+    machine.handle_message(at(43_000), peer(1), &message(LeadershipKind::Declaration, 5, 10), 10);
+    assert_eq!(machine.leader().unwrap().leader, peer(1));
+    machine.handle_newest(at(43_100), 12);
+    machine.handle_message(at(44_000), peer(1), &message(LeadershipKind::Declaration, 5, 10), 10);
+    machine.handle_timeout(at(44_600));
+    assert!(outputs(&mut machine).contains(&ElectionOutput::Deposed(peer(1))));
+    machine.handle_message(at(44_700), peer(1), &message(LeadershipKind::Declaration, 50, 10), 10);
+    assert_eq!(machine.leader(), None, "not followed in any term");
+    let now = at(44_600) + DEPOSED_FOR;
+    machine.handle_timeout(now);
+    outputs(&mut machine);
+    let counter = machine.counter_highest + 7;
+    machine.handle_message(now, peer(1), &message(LeadershipKind::Declaration, counter, 10), 10);
+    assert_eq!(machine.leader().unwrap().leader, peer(1));
+}
+
+#[test]
+fn who_gets_blocks_joins_in_no_deposition() {
+    let deposes = |machine: &mut Election, now: Time| {
+        let about = peer(1).0.0.to_vec();
+        let declaration = Leadership { about, ..message(LeadershipKind::Declaration, 6, 11) };
+        machine.handle_message(now, peer(2), &declaration, 11);
+        machine.deposed.contains_key(&peer(1))
+    };
+    let mut fed = follower();
+    fed.handle_height(at(4_000), 11);
+    assert!(!deposes(&mut fed, at(4_500)));
+    assert!(deposes(&mut follower(), at(4_500)));
+}
+
+#[test]
+fn deposed_leaders_are_bounded() {
+    let mut machine = follower();
+    (10..100).for_each(|index| machine.depose(at(100 + index as u64), peer(index), DEPOSED_FOR));
+    assert_eq!(machine.deposed.len(), DEPOSED_MAX);
+    assert!(machine.deposed.contains_key(&peer(99)) && !machine.deposed.contains_key(&peer(10)));
+}
+
+#[test]
+fn heights_count_for_rank_and_contact_counts_more() {
+    let mut machine = election(0, 10);
+    machine.handle_member(at(0), peer(1));
+    let proposal = |contact: OrdererContact, height| Leadership {
+        contact: contact.into(),
+        ..message(LeadershipKind::Proposal, 1, height)
+    };
+    let mut better = |contact, counted| {
+        machine.handle_message(at(1), peer(1), &proposal(contact, counted), counted);
+        machine.is_better(at(1), peer(1))
+    };
+    assert!(better(OrdererContact::Reached, 3));
+    assert!(better(OrdererContact::Unknown, 11));
+    assert!(!better(OrdererContact::Unknown, 9));
+    assert!(!better(OrdererContact::Failed, 11));
+    machine.handle_message(at(1), peer(1), &proposal(OrdererContact::Reached, 3), 3);
+    assert!(!machine.is_better(at(1_501), peer(1)), "believed for one lease");
+}
+
+#[test]
+fn a_doubter_gets_notice_when_the_leader_is_heard() {
+    let mut machine = follower();
+    machine.handle_message(at(100), peer(2), &message(LeadershipKind::Proposal, 6, 10), 10);
+    assert_eq!(sent(&outputs(&mut machine), LeadershipKind::Query), vec![peer(1)]);
+    machine.handle_message(at(101), peer(1), &message(LeadershipKind::Declaration, 6, 10), 10);
+    assert_eq!(sent(&outputs(&mut machine), LeadershipKind::Notice), vec![peer(2)]);
+    machine.handle_message(at(102), peer(1), &message(LeadershipKind::Declaration, 6, 10), 10);
+    assert_eq!(sent(&outputs(&mut machine), LeadershipKind::Notice), vec![], "once");
 }
 
 #[test]
 fn static_modes_lead_always_or_never() {
     let leads = ElectionConfig { use_leader_election: false, org_leader: true, ..config() };
-    let mut machine = Election::new(leads, peer(0), 1, Time::ZERO, ChaCha8Rng::seed_from_u64(1));
+    let mut machine = Election::new(leads, peer(0), 1, Time::ZERO);
     assert!(machine.is_leader());
     assert!(matches!(outputs(&mut machine)[..], [ElectionOutput::Lead(_)]));
     machine.handle_member(at(0), peer(1));
-    let declaration =
-        Leadership { kind: LeadershipKind::Declaration.into(), counter: 9, height: 9, yielding: false };
-    machine.handle_message(at(1), peer(1), &declaration);
+    machine.handle_message(at(1), peer(1), &declaration(9), 1);
     assert!(machine.is_leader());
     let never = ElectionConfig { use_leader_election: false, org_leader: false, ..config() };
-    let mut machine = Election::new(never, peer(0), 1, Time::ZERO, ChaCha8Rng::seed_from_u64(1));
+    let mut machine = Election::new(never, peer(0), 1, Time::ZERO);
     assert_eq!((machine.is_leader(), machine.next_deadline()), (false, None));
     assert_eq!(outputs(&mut machine), vec![]);
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use grapevine_crypto::{Digest, PkiId};
 
 use super::{
-    ChannelSetup, Event, Node, NodeConfig, ORDERER_REST, Output, Penalty, REPLY_BLOCKS_MAX, REPLY_BYTES_MAX,
-    Rejection, Ticket, fork,
+    ChannelSetup, Event, Node, NodeConfig, ORDERER_REST, OrdererAnswer, Output, Penalty, REPLY_BLOCKS_MAX,
+    REPLY_BYTES_MAX, Rejection, Ticket, fork,
 };
 use crate::ChannelId;
 use crate::block::AuthenticBlock;
@@ -51,7 +51,7 @@ impl Channel {
             (election.use_leader_election, election.org_leader) = (false, true);
         }
         Self {
-            election: Election::new(election, own, setup.height, now, fork(rng)),
+            election: Election::new(election, own, setup.height, now),
             dissemination: Dissemination::new(dissemination, now, fork(rng)),
             reconciliation: Reconciliation::new(config.reconciliation.clone(), now, fork(rng)),
             chain: Chain::new(
@@ -74,6 +74,15 @@ impl Channel {
             earliest(self.election.next_deadline(), self.reconciliation.next_deadline()),
         );
         earliest(machines, earliest(self.announce_at, self.orderer_again_at))
+    }
+
+    /// A claimed height as far as blocks up to there have been verified here; 0 if the claimed tip is not the one kept.
+    pub(super) fn counted(&self, height: u64, tip_hash: &[u8]) -> u64 {
+        let kept = height.checked_sub(1).and_then(|number| self.chain.kept_hash(number));
+        match kept {
+            Some(kept) if kept.as_ref() != tip_hash => 0,
+            _ => height.min(self.election.verified()),
+        }
     }
 
     pub(super) fn state(&self) -> ChannelBody {
@@ -193,7 +202,7 @@ impl Node {
 
     pub(super) fn drain_election(&mut self, id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(id) else { return };
-        let next = channel.chain.next_needed();
+        let (next, tip) = (channel.chain.next_needed(), channel.tip);
         let outputs: Vec<ElectionOutput> = std::iter::from_fn(|| channel.election.poll_output()).collect();
         channel.dissemination.handle_leader(channel.election.leader().map(|term| term.leader));
         if outputs.iter().any(|output| matches!(output, ElectionOutput::Lead(_))) {
@@ -202,7 +211,14 @@ impl Node {
         for output in outputs {
             match output {
                 ElectionOutput::Send { peer, message } => {
+                    let message = wire::Leadership { tip_hash: tip.0.to_vec(), ..message };
                     self.send(peer, id, ChannelBody::Leadership(message));
+                }
+                ElectionOutput::ProbeOrderer => {
+                    self.outputs.push_back(Output::ProbeOrderer { channel: id.clone() });
+                }
+                ElectionOutput::Deposed(leader) => {
+                    self.event(Event::Withholding { channel: id.clone(), leader });
                 }
                 ElectionOutput::Lead(term) => {
                     self.outputs.push_back(Output::StartDeliver { channel: id.clone(), next });
@@ -235,6 +251,12 @@ impl Node {
         }
         let id = entry.channel;
         let Some(channel) = self.channels.get_mut(&id) else { return };
+        if entry.probe {
+            if let Ok(block) = result {
+                channel.election.handle_newest(now, block.number().saturating_add(1));
+            }
+            return;
+        }
         let block = match result {
             Ok(block) => block,
             Err(Rejection::Untimely(_)) => {
@@ -266,6 +288,7 @@ impl Node {
     fn take_authentic(&mut self, now: Time, id: &ChannelId, block: AuthenticBlock, source: BlockSource) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         let (number, hash) = (block.number(), block.hash());
+        channel.election.handle_verified(now, number.saturating_add(1));
         match channel.chain.offer(block.clone()) {
             Offer::Accepted => {
                 let new = NewBlock { number, hash, size: block.size(), source };
@@ -338,6 +361,15 @@ impl Node {
         }
     }
 
+    /// What a probe of an orderer found: contact first, then, if its newest block is authentic, how far the chain is.
+    pub(super) fn handle_probe(&mut self, now: Time, id: &ChannelId, found: Option<OrdererAnswer>) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        channel.election.handle_probe(now, found.as_ref().map(|answer| answer.round_trip));
+        if let Some(body) = found.and_then(|answer| answer.newest) {
+            self.verify_probe(id.clone(), body);
+        }
+    }
+
     fn fork(&mut self, id: &ChannelId, block: AuthenticBlock) {
         self.event(Event::Fork { channel: id.clone(), number: block.number(), dropped: block.hash() });
         self.outputs.push_back(Output::KeepEvidence { channel: id.clone(), block });
@@ -348,7 +380,7 @@ impl Node {
         let Some(channel) = self.channels.get_mut(id) else { return };
         channel.chain.handle_committed(height);
         channel.tip = tip;
-        channel.election.handle_height(height);
+        channel.election.handle_height(now, height);
         // At once if nothing was announced lately, else when the interval has passed: many blocks, one frame.
         let due = (channel.announced_at + interval).max(now);
         channel.announce_at = Some(channel.announce_at.map_or(due, |at| at.min(due)));

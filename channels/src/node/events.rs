@@ -19,6 +19,13 @@ pub enum Event {
         /// Who leads; `None`: nobody known.
         term: Option<Term>,
     },
+    /// The leader kept back blocks that the orderer has, and is deposed for a while.
+    Withholding {
+        /// The channel.
+        channel: ChannelId,
+        /// The leader.
+        leader: PkiId,
+    },
     /// Orderers signed two histories: an authentic block does not link to the own chain, or shares a number with
     /// another. The own chain stays as it is.
     Fork {

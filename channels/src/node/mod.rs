@@ -48,7 +48,7 @@ use crate::authority::{Authority, Credential};
 use crate::block::AuthenticBlock;
 use crate::chain::Held;
 use crate::dissemination::{BlockSource, DisseminationConfig, DisseminationCounters, DisseminationMode};
-use crate::election::{ElectionConfig, Term};
+use crate::election::{Account, ElectionConfig, Term};
 use crate::isolation::Scope;
 use crate::membership::{Membership, MembershipConfig};
 use crate::reconciliation::ReconciliationConfig;
@@ -140,6 +140,15 @@ pub enum Rejection {
     Untimely(String),
 }
 
+/// What an orderer answers to a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrdererAnswer {
+    /// From the attempt to connect to the answer.
+    pub round_trip: Duration,
+    /// Its newest block, marshalled; left out when it answered that it has none.
+    pub newest: Option<Bytes>,
+}
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input {
@@ -214,6 +223,15 @@ pub enum Input {
         channel: ChannelId,
         /// Whether an orderer answers.
         in_contact: bool,
+        /// How long it took to answer, if that is known.
+        round_trip: Option<Duration>,
+    },
+    /// The answer to [`Output::ProbeOrderer`].
+    OrdererProbe {
+        /// The channel.
+        channel: ChannelId,
+        /// What an orderer answered; `None`: none did in time.
+        found: Option<OrdererAnswer>,
     },
     /// A block was verified.
     Verified {
@@ -316,6 +334,12 @@ pub enum Output {
         /// The channel.
         channel: ChannelId,
     },
+    /// Ask an orderer of the channel for its newest block and answer with [`Input::OrdererProbe`], within a lease at
+    /// most. At most one is under way for each channel.
+    ProbeOrderer {
+        /// The channel.
+        channel: ChannelId,
+    },
     /// Write the incarnation to disk.
     PersistIncarnation(u64),
     /// Bulk messages of this tag from this peer may come, for the channel's body limit.
@@ -383,6 +407,8 @@ struct Verifying {
     channel: ChannelId,
     claim: Option<Claim>,
     source: BlockSource,
+    /// From a probe of an orderer: it tells how far the chain is and goes no further.
+    probe: bool,
     size: usize,
 }
 
@@ -472,11 +498,12 @@ impl Node {
                 self.tell_round_trip(peer);
             }
             Input::OrdererBlock { channel, body } => self.verify_orderer_block(channel, body),
-            Input::OrdererContact { channel, in_contact } => {
+            Input::OrdererContact { channel, in_contact, round_trip } => {
                 if let Some(channel) = self.channels.get_mut(&channel) {
-                    channel.election.handle_orderer_contact(now, in_contact);
+                    channel.election.handle_orderer_contact(now, in_contact.then_some(round_trip));
                 }
             }
+            Input::OrdererProbe { channel, found } => self.handle_probe(now, &channel, found),
             Input::Verified { ticket, result } => self.handle_verified(now, ticket, result),
             Input::Committed { channel, height, tip } => self.handle_committed(now, &channel, height, tip),
             Input::NotSent { peer, channel, number } => self.handle_not_sent(peer, &channel, number),
@@ -550,6 +577,11 @@ impl Node {
     /// The leader this node follows, or is, in a channel.
     pub fn leader(&self, channel: &ChannelId) -> Option<Term> {
         self.channels.get(channel)?.election.leader()
+    }
+
+    /// The leader of a channel, and why it leads.
+    pub fn leader_account(&self, channel: &ChannelId) -> Option<Account> {
+        self.channels.get(channel)?.election.account()
     }
 
     /// Whether this node pulls the channel from the orderer.

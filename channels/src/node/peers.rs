@@ -155,11 +155,14 @@ impl Node {
     pub(super) fn verify_orderer_block(&mut self, channel: ChannelId, body: Bytes) {
         if self.channels.contains_key(&channel) {
             let size = body.len();
-            self.start_verifying(
-                Verifying { channel, claim: None, source: BlockSource::Orderer, size },
-                body,
-            );
+            let source = BlockSource::Orderer;
+            self.start_verifying(Verifying { channel, claim: None, source, probe: false, size }, body);
         }
+    }
+
+    pub(super) fn verify_probe(&mut self, channel: ChannelId, body: Bytes) {
+        let (size, source) = (body.len(), BlockSource::Orderer);
+        self.start_verifying(Verifying { channel, claim: None, source, probe: true, size }, body);
     }
 
     fn verify(&mut self, channel: ChannelId, peer: PkiId, claim: Claim, source: BlockSource, body: Bytes) {
@@ -173,7 +176,7 @@ impl Node {
             return;
         }
         self.verifying_by_peer.insert(peer, of_peer + 1);
-        self.start_verifying(Verifying { channel, claim: Some(claim), source, size }, body);
+        self.start_verifying(Verifying { channel, claim: Some(claim), source, probe: false, size }, body);
     }
 
     fn start_verifying(&mut self, entry: Verifying, body: Bytes) {
@@ -202,12 +205,15 @@ impl Node {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         match frame.body {
             Some(ChannelBody::State(state)) => {
+                let counted = channel.counted(state.height, &state.tip_hash);
+                channel.election.handle_claim(&peer, counted);
                 channel.dissemination.handle_height(peer, state.height);
                 channel.reconciliation.handle_height(now, peer, state.height);
                 self.reconcile(now, &id);
             }
             Some(ChannelBody::Leadership(message)) if own_organization => {
-                channel.election.handle_message(now, peer, &message);
+                let counted = channel.counted(message.height, &message.tip_hash);
+                channel.election.handle_message(now, peer, &message, counted);
             }
             Some(body @ (ChannelBody::Announcement(_) | ChannelBody::Holding(_) | ChannelBody::Late(_)))
                 if own_organization =>

@@ -212,6 +212,17 @@ impl SeekInfo {
             content_type: SeekContentType::Block.into(),
         }
     }
+
+    /// The newest block alone, as it is.
+    pub fn newest() -> Self {
+        Self {
+            start: Some(SeekPosition::newest()),
+            stop: Some(SeekPosition::newest()),
+            behavior: SeekBehavior::FailIfNotReady.into(),
+            error_response: SeekErrorResponse::Strict.into(),
+            content_type: SeekContentType::Block.into(),
+        }
+    }
 }
 
 /// `orderer.SeekInfo.SeekBehavior`.

@@ -42,6 +42,11 @@ impl Simulation {
                 self.start_pulling(peer, channel, next);
                 Ok(())
             }
+            Output::ProbeOrderer { channel } => {
+                let channel = self.channel(&channel)?;
+                self.probe(peer, channel);
+                Ok(())
+            }
             Output::StopDeliver { channel } => {
                 let channel = self.channel(&channel)?;
                 self.stop_pulling(peer, channel);

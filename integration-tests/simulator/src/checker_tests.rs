@@ -97,7 +97,7 @@ fn frames_outside_their_channel_and_organisation() {
     assert!(says(TWO, &nobody).contains("the tag of no channel"));
     let election = |connection: &Connection| {
         let kind = LeadershipKind::Proposal.into();
-        let message = Leadership { kind, counter: 1, height: 1, yielding: false };
+        let message = Leadership { kind, counter: 1, height: 1, ..Leadership::default() };
         channel_frame(connection, TRADE, ChannelBody::Leadership(message))
     };
     assert_eq!(says(TWO, &election), "");

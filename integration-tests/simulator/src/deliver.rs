@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use grapevine_channels::block::AuthenticBlock;
-use grapevine_channels::node::{Input, Ticket};
+use grapevine_channels::node::{Input, OrdererAnswer, Ticket};
 use grapevine_channels::time::Time;
 use rand::RngExt;
 
@@ -55,7 +55,7 @@ impl Simulation {
 
     fn attempt(&mut self, peer: Site, channel: ChannelIndex, session: SessionId) {
         let orderer = self.truth.orderer();
-        let round_trip = self.links.latency(peer, orderer) + self.links.latency(orderer, peer);
+        let round_trip = self.orderer_round_trip(peer);
         let (wait, event) = if !self.network.can_talk(peer, orderer) {
             (self.scenario.settings.dial_timeout, HostEvent::DeliverFailed { channel, session })
         } else if self.orderer.up {
@@ -64,6 +64,31 @@ impl Simulation {
             (round_trip, HostEvent::DeliverFailed { channel, session })
         };
         self.later(wait, peer, event);
+    }
+
+    fn orderer_round_trip(&self, peer: Site) -> Duration {
+        let orderer = self.truth.orderer();
+        self.links.latency(peer, orderer) + self.links.latency(orderer, peer)
+    }
+
+    /// Asks the orderer for its newest block; without an answer within a lease it gives up.
+    pub(crate) fn probe(&mut self, peer: Site, channel: ChannelIndex) {
+        let answers = self.orderer.up && self.network.can_talk(peer, self.truth.orderer());
+        // A connection first, then the question.
+        let wait = if answers {
+            self.orderer_round_trip(peer) * 2
+        } else {
+            self.scenario.settings.election.leader_alive_threshold
+        };
+        self.later(wait, peer, HostEvent::Probed { channel, answers });
+    }
+
+    pub(crate) fn probed(&mut self, peer: Site, channel: ChannelIndex, answers: bool) -> Check {
+        let round_trip = self.orderer_round_trip(peer);
+        let newest = self.orderer.chains[channel].last().map(|block| block.encoded().clone());
+        let found = answers.then_some(OrdererAnswer { round_trip, newest });
+        let id = self.truth.channels[channel].id.clone();
+        self.feed(peer, Cause::Other, Input::OrdererProbe { channel: id, found })
     }
 
     /// The puller of a channel, if `session` is still its own.
@@ -84,7 +109,12 @@ impl Simulation {
         let stream = Stream { peer, boot, next, sent: 0, last_arrival: Time::ZERO };
         self.orderer.streams.insert((channel, session), stream);
         let id = self.truth.channels[channel].id.clone();
-        self.feed(peer, Cause::Other, Input::OrdererContact { channel: id, in_contact: true })?;
+        let round_trip = self.orderer_round_trip(peer);
+        self.feed(
+            peer,
+            Cause::Other,
+            Input::OrdererContact { channel: id, in_contact: true, round_trip: Some(round_trip) },
+        )?;
         self.pump(channel, session);
         Ok(())
     }
@@ -102,7 +132,11 @@ impl Simulation {
         self.orderer.streams.remove(&(channel, session));
         self.later(wait, peer, HostEvent::DeliverRetry { channel, session: retry });
         let id = self.truth.channels[channel].id.clone();
-        self.feed(peer, Cause::Other, Input::OrdererContact { channel: id, in_contact: false })
+        self.feed(
+            peer,
+            Cause::Other,
+            Input::OrdererContact { channel: id, in_contact: false, round_trip: None },
+        )
     }
 
     pub(crate) fn deliver_retry(&mut self, peer: Site, channel: ChannelIndex, session: SessionId) {

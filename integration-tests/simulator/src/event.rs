@@ -60,6 +60,11 @@ pub(crate) enum HostEvent {
         result: Result<AuthenticBlock, Rejection>,
     },
     DiskDone,
+    /// The answer of the orderer to a probe, or none in time.
+    Probed {
+        channel: ChannelIndex,
+        answers: bool,
+    },
     DeliverOpened {
         channel: ChannelIndex,
         session: SessionId,

@@ -219,6 +219,7 @@ impl Simulation {
                 self.take_delivered(peer, channel)
             }
             HostEvent::DiskDone => self.disk_done(peer),
+            HostEvent::Probed { channel, answers } => self.probed(peer, channel, answers),
             HostEvent::DeliverOpened { channel, session } => self.deliver_opened(peer, channel, session),
             HostEvent::DeliverFailed { channel, session } => self.deliver_failed(peer, channel, session),
             HostEvent::DeliverSilent { channel, session } => self.deliver_silent(peer, channel, session),

@@ -93,6 +93,9 @@ pub struct ChannelStatus {
     pub leader_name: Option<String>,
     /// Whether this peer is the leader.
     pub is_leader: bool,
+    /// Why the leader leads, if one is known.
+    #[serde(default)]
+    pub leadership: Option<LeadershipStatus>,
     /// Live peers of the channel, this one included.
     pub members: u64,
     /// Orderer this peer pulls blocks from at the moment.
@@ -100,6 +103,23 @@ pub struct ChannelStatus {
     /// Why the channel stands still, if it was stopped.
     #[serde(default)]
     pub stopped: Option<String>,
+}
+
+/// Why a peer leads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeadershipStatus {
+    /// Counter of its term; the other half is its PKI-ID.
+    pub term: u64,
+    /// For how long, in seconds, as this peer knows.
+    pub seconds: u64,
+    /// Its ledger height, as it said last.
+    pub height: u64,
+    /// Milliseconds between it and its orderer, as it said last.
+    pub orderer_round_trip_ms: Option<u64>,
+    /// Why it leads, in words.
+    pub reason: Option<String>,
+    /// This peer does not hear it, but others do and say so.
+    pub hearsay: bool,
 }
 
 /// What a running peer knows about another.

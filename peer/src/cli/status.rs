@@ -2,7 +2,7 @@
 
 use super::output;
 use super::settings::Settings;
-use crate::admin::{AdminClient, MemberState, Status};
+use crate::admin::{AdminClient, ChannelStatus, MemberState, Status};
 
 pub(super) fn status(settings: &Settings, json: bool) -> anyhow::Result<()> {
     let status = AdminClient::new(&settings.data).status()?;
@@ -34,6 +34,7 @@ fn render(status: &Status) -> String {
     }
     text.push('\n');
     text.push_str(&output::table(&rows));
+    text.extend(status.channels.iter().filter_map(why_it_leads));
     let mut rows = vec![["PEER", "MSP", "STATE", "ENDPOINT", "CONNECTED"].map(str::to_owned).to_vec()];
     for member in &status.members {
         let state = match member.state {
@@ -54,10 +55,28 @@ fn render(status: &Status) -> String {
     text
 }
 
+/// One line about the leader of a channel.
+fn why_it_leads(channel: &ChannelStatus) -> Option<String> {
+    let leadership = channel.leadership.as_ref()?;
+    let orderer = match leadership.orderer_round_trip_ms {
+        Some(milliseconds) => format!("{milliseconds} ms from its orderer"),
+        None => "distance from its orderer unknown".to_owned(),
+    };
+    let heard = if leadership.hearsay { "heard of through others" } else { "heard directly" };
+    Some(format!(
+        "leader of {}: term {}, for {} s, height {}, {orderer}, {heard}: {}\n",
+        channel.channel,
+        leadership.term,
+        leadership.seconds,
+        leadership.height,
+        leadership.reason.as_deref().unwrap_or("reason not known")
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{ChannelStatus, MemberStatus};
+    use crate::admin::{LeadershipStatus, MemberStatus};
 
     #[test]
     fn shows_leader_by_name_and_members() {
@@ -68,6 +87,14 @@ mod tests {
                 height: 7,
                 leader: Some("ab".to_owned()),
                 leader_name: Some("peer1".to_owned()),
+                leadership: Some(LeadershipStatus {
+                    term: 3,
+                    seconds: 12,
+                    height: 7,
+                    orderer_round_trip_ms: Some(2),
+                    reason: Some("elected".to_owned()),
+                    hearsay: false,
+                }),
                 ..Default::default()
             }],
             members: vec![MemberStatus {
@@ -82,6 +109,9 @@ mod tests {
         };
         let text = render(&status);
         assert!(text.contains("trade    7            peer1   0      -"), "{text}");
+        let why =
+            "leader of trade: term 3, for 12 s, height 7, 2 ms from its orderer, heard directly: elected";
+        assert!(text.contains(why), "{text}");
         assert!(text.contains("peer1  Org1MSP  alive  127.0.0.1:7052  yes"), "{text}");
     }
 }

@@ -28,6 +28,7 @@
 //! who takes it from the sink. It cannot make us hold more than one block of the largest size.
 
 mod endpoints;
+mod probe;
 mod rpc;
 mod session;
 
@@ -42,6 +43,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use endpoints::{Backoff, EndpointMemory};
+pub use probe::{NewestBlock, newest_block};
 use session::{Session, SessionEnd};
 
 /// A stream that stood this long counts as a success, though it delivered nothing.

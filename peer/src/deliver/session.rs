@@ -72,7 +72,7 @@ impl Session<'_> {
 
     async fn pull(&mut self) -> Result<std::convert::Infallible, SessionEnd> {
         let mut client = self.connect().await?;
-        let request = self.request()?;
+        let request = self.request(&SeekInfo::from_number(*self.next))?;
         let mut announcement = Announcement { due: Instant::now() + REFUSAL_TIME, made: false };
         // Our side of the stream stays open: its end would tell the orderer that we are done. An orderer may answer
         // nothing at all until there is a block, so nothing here has a time limit; pings find dead connections.
@@ -91,6 +91,18 @@ impl Session<'_> {
             // The last number there is cannot be followed.
             *self.next = self.next.checked_add(1).ok_or_else(|| "the chain is at its end".to_owned())?;
         }
+    }
+
+    /// The newest block there is; `asked` becomes the moment the request went out.
+    pub(super) async fn newest(&self, asked: &mut std::time::Instant) -> Result<Bytes, SessionEnd> {
+        let mut client = self.connect().await?;
+        let request = self.request(&SeekInfo::newest())?;
+        *asked = std::time::Instant::now();
+        let requests = stream::iter([request]).chain(stream::pending());
+        let mut blocks = client.deliver(requests).await.map_err(|status| stream_error(&status))?.into_inner();
+        let response = blocks.message().await.map_err(|status| stream_error(&status))?;
+        let response = response.ok_or_else(|| "the orderer ended the stream".to_owned())?;
+        self.block_of(response)
     }
 
     /// Waits for the orderer, announces the connection when that is due meanwhile, and ends when nobody takes events.
@@ -156,17 +168,27 @@ impl Session<'_> {
         Ok(configured.map_err(|error| format!("TLS cannot be set up: {}", with_causes(&error)))?)
     }
 
-    fn request(&self) -> Result<Envelope, SessionEnd> {
+    fn request(&self, seek: &SeekInfo) -> Result<Envelope, SessionEnd> {
         let hash = client_certificate_hash(self.config.tls.as_ref())?;
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX);
-        let seek = SeekInfo::from_number(*self.next);
-        let encoded = seek_envelope(self.signer, &self.config.channel, &seek, rand::random(), now, hash);
+        let encoded = seek_envelope(self.signer, &self.config.channel, seek, rand::random(), now, hash);
         Ok(Envelope::decode(encoded).map_err(|error| format!("cannot make a request: {error}"))?)
     }
 
     /// The block of a response, if it is the next one.
     fn take(&self, response: DeliverResponse) -> Result<Bytes, SessionEnd> {
+        let bytes = self.block_of(response)?;
+        let number =
+            block_number(bytes.clone()).map_err(|error| format!("the orderer sent no block: {error}"))?;
+        if number != *self.next {
+            return Err(format!("the orderer sent block {number} where block {} was due", self.next).into());
+        }
+        Ok(bytes)
+    }
+
+    /// The block of a response, if it has one and that is not too large.
+    fn block_of(&self, response: DeliverResponse) -> Result<Bytes, SessionEnd> {
         let bytes = match response.r#type {
             Some(Type::Block(bytes)) => bytes,
             Some(Type::Status(status)) => return Err(refusal(status, *self.next).into()),
@@ -179,11 +201,6 @@ impl Session<'_> {
                 self.block_bytes_max
             );
             return Err(reason.into());
-        }
-        let number =
-            block_number(bytes.clone()).map_err(|error| format!("the orderer sent no block: {error}"))?;
-        if number != *self.next {
-            return Err(format!("the orderer sent block {number} where block {} was due", self.next).into());
         }
         Ok(bytes)
     }

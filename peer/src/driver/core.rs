@@ -149,7 +149,7 @@ impl Core {
         }
     }
 
-    fn now(&self) -> Time {
+    pub(super) fn now(&self) -> Time {
         Time::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
@@ -270,11 +270,15 @@ impl Core {
             }
             OrdererNews::Connected { channel, endpoint } => {
                 self.orderers.connected(&channel, endpoint);
-                self.feed(Input::OrdererContact { channel, in_contact: true });
+                self.feed(Input::OrdererContact { channel, in_contact: true, round_trip: None });
             }
             OrdererNews::Failed { channel, endpoint, reason } => {
                 self.orderers.failed(&channel, &endpoint, reason);
-                self.feed(Input::OrdererContact { channel, in_contact: false });
+                self.feed(Input::OrdererContact { channel, in_contact: false, round_trip: None });
+            }
+            OrdererNews::Probed { channel, found } => {
+                self.orderers.probed(&channel);
+                self.feed(Input::OrdererProbe { channel, found });
             }
         }
     }
@@ -419,6 +423,11 @@ impl Core {
                     self.start_deliver(&channel, next);
                 }
             }
+            Output::ProbeOrderer { channel } => {
+                if let Some(config) = self.verifier.config(&channel) {
+                    self.orderers.probe(&channel, &config);
+                }
+            }
             Output::StopDeliver { channel } => {
                 self.restarts.remove(&channel);
                 self.orderers.stop(&channel);
@@ -505,8 +514,15 @@ impl Core {
             Event::MemberDead(peer) => tracing::info!(peer = self.name(&peer), "member is silent"),
             Event::Leader { channel, term } => {
                 let leader = term.map_or_else(|| "nobody".to_owned(), |term| self.name(&term.leader));
-                tracing::info!(%channel, leader, term = term.map_or(0, |term| term.counter), "leader");
+                let account = self.node.leader_account(&channel);
+                let reason = account.and_then(|account| account.reason).map_or("", |reason| reason.words());
+                tracing::info!(%channel, leader, term = term.map_or(0, |term| term.counter), reason, "leader");
             }
+            Event::Withholding { channel, leader } => tracing::warn!(
+                %channel,
+                leader = self.name(&leader),
+                "the leader kept back blocks that the orderer has; it is not followed for a while"
+            ),
             Event::Fork { channel, number, dropped } => tracing::error!(
                 %channel, number, %dropped,
                 "an authentic block contradicts this ledger: the orderers signed two histories"

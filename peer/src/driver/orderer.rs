@@ -5,20 +5,20 @@
 //! when it is committed or dropped; without free places the stream is not read. So one channel's orderer neither
 //! floods memory nor stops another channel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::config::ChannelConfig;
-use grapevine_channels::node::Ticket;
+use grapevine_channels::node::{OrdererAnswer, Ticket};
 use grapevine_configs::PeerConfig;
 use grapevine_crypto::Signer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::deliver::{
     AddressOverride, ClientCertificate, DeliverClient, DeliverConfig, DeliverEndpoint, DeliverEvent,
-    DeliverTls,
+    DeliverTls, newest_block,
 };
 
 /// Blocks of one channel between the orderer's stream and the ledger.
@@ -37,6 +37,8 @@ pub(super) enum OrdererNews {
     Block { channel: ChannelId, body: Bytes, place: OwnedSemaphorePermit },
     /// An orderer answers.
     Connected { channel: ChannelId, endpoint: String },
+    /// The answer to a probe; `None`: no orderer answered in time.
+    Probed { channel: ChannelId, found: Option<OrdererAnswer> },
     /// An attempt failed; the client tries on.
     Failed { channel: ChannelId, endpoint: String, reason: String },
 }
@@ -57,6 +59,8 @@ struct Settings {
     connect_timeout: std::time::Duration,
     backoff_min: std::time::Duration,
     backoff_max: std::time::Duration,
+    /// Longest wait for the answer to a probe.
+    probe_time: std::time::Duration,
     /// No more than the in-order buffer takes.
     blocks_in_flight: usize,
 }
@@ -68,6 +72,8 @@ pub(super) struct Orderers {
     signer: Arc<Signer>,
     streams: BTreeMap<ChannelId, Stream>,
     news: mpsc::Sender<OrdererNews>,
+    /// Channels with a probe under way.
+    probing: BTreeSet<ChannelId>,
     verifying: BTreeMap<Ticket, OwnedSemaphorePermit>,
     committing: BTreeMap<(ChannelId, u64), OwnedSemaphorePermit>,
 }
@@ -84,6 +90,7 @@ impl Orderers {
             signer,
             streams: BTreeMap::new(),
             news,
+            probing: BTreeSet::new(),
             verifying: BTreeMap::new(),
             committing: BTreeMap::new(),
         };
@@ -92,16 +99,47 @@ impl Orderers {
 
     /// Pulls a channel from block `next`; replaces a stream that runs.
     pub(super) fn start(&mut self, channel: &ChannelId, config: &ChannelConfig, next: u64) {
+        let deliver = self.deliver_config(channel, config);
+        let (sink, events) = mpsc::channel(1);
+        let client = DeliverClient::spawn(deliver, self.signer.clone(), next, sink);
+        tokio::spawn(forward(events, self.news.clone(), self.settings.blocks_in_flight));
+        self.streams.insert(channel.clone(), Stream { client, endpoint: None, complained: None });
+    }
+
+    fn deliver_config(&self, channel: &ChannelId, config: &ChannelConfig) -> DeliverConfig {
         let mut deliver = DeliverConfig::new(channel.clone(), endpoints(config), config.block_size_max());
         deliver.tls = self.settings.tls.clone();
         deliver.overrides = self.settings.overrides.clone();
         deliver.connect_timeout = self.settings.connect_timeout;
         deliver.backoff_min = self.settings.backoff_min;
         deliver.backoff_max = self.settings.backoff_max;
-        let (sink, events) = mpsc::channel(1);
-        let client = DeliverClient::spawn(deliver, self.signer.clone(), next, sink);
-        tokio::spawn(forward(events, self.news.clone(), self.settings.blocks_in_flight));
-        self.streams.insert(channel.clone(), Stream { client, endpoint: None, complained: None });
+        deliver
+    }
+
+    /// Asks an orderer for its newest block, unless that is under way.
+    pub(super) fn probe(&mut self, channel: &ChannelId, config: &ChannelConfig) {
+        if !self.probing.insert(channel.clone()) {
+            return;
+        }
+        let deliver = self.deliver_config(channel, config);
+        let (signer, news, time) = (self.signer.clone(), self.news.clone(), self.settings.probe_time);
+        tokio::spawn(async move {
+            let found = newest_block(&deliver, &signer, time).await;
+            let found = match found {
+                Ok(block) => Some(OrdererAnswer { round_trip: block.round_trip, newest: Some(block.bytes) }),
+                Err(reason) => {
+                    tracing::debug!(channel = %deliver.channel, reason, "no orderer answers the probe");
+                    None
+                }
+            };
+            // The core may have stopped.
+            let _stopped = news.send(OrdererNews::Probed { channel: deliver.channel, found }).await;
+        });
+    }
+
+    /// Notes that a probe was answered.
+    pub(super) fn probed(&mut self, channel: &ChannelId) {
+        self.probing.remove(channel);
     }
 
     /// Stops pulling a channel.
@@ -209,6 +247,7 @@ impl Settings {
             connect_timeout: client.conn_timeout.as_duration(),
             backoff_min: client.minimal_reconnect_interval.as_duration(),
             backoff_max: client.reconnect_backoff_threshold.as_duration(),
+            probe_time: config.peer.gossip.election.leader_alive_threshold.as_duration(),
             blocks_in_flight: BLOCKS_IN_FLIGHT_MAX.min(config.peer.gossip.state.block_buffer_size).max(1),
         })
     }

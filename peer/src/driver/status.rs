@@ -6,7 +6,7 @@ use grapevine_channels::ChannelId;
 use grapevine_channels::membership;
 
 use super::core::Core;
-use crate::admin::{ChannelStatus, MemberState, MemberStatus, Status};
+use crate::admin::{ChannelStatus, LeadershipStatus, MemberState, MemberStatus, Status};
 
 /// The state of the peer at this moment.
 pub(super) fn status(core: &Core) -> Status {
@@ -57,10 +57,24 @@ fn channel(core: &Core, id: &ChannelId) -> ChannelStatus {
         leader: leader.map(|leader| leader.to_string()),
         leader_name,
         is_leader: core.node.is_leader(id),
+        leadership: leadership(core, id),
         members: u64::try_from(core.node.channel_members(id).len()).unwrap_or(u64::MAX).saturating_add(1),
         orderer: core.orderers.endpoint(id).map(ToOwned::to_owned),
         stopped: core.halted.get(id).cloned(),
     }
+}
+
+fn leadership(core: &Core, id: &ChannelId) -> Option<LeadershipStatus> {
+    let account = core.node.leader_account(id)?;
+    let milliseconds = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Some(LeadershipStatus {
+        term: account.term.counter,
+        seconds: core.now().since(account.since).as_secs(),
+        height: account.height,
+        orderer_round_trip_ms: account.orderer_round_trip.map(milliseconds),
+        reason: account.reason.map(|reason| reason.words().to_owned()),
+        hearsay: account.hearsay,
+    })
 }
 
 fn counters(core: &Core) -> BTreeMap<String, u64> {
