@@ -193,7 +193,7 @@ impl Election {
 
     /// A live own-organisation peer has joined the channel and is connected.
     pub fn handle_member(&mut self, now: Time, peer: PkiId) {
-        self.members.entry(peer).or_insert(Member::new(now));
+        self.members.entry(peer).or_insert_with(|| Member::new(now));
         match self.stance {
             Stance::Settling { since, .. } => self.stance = Stance::Settling { since, changed: now },
             Stance::Leading { .. } => self.send(now, peer, LeadershipKind::Declaration),
@@ -367,7 +367,7 @@ impl Election {
 
     fn note_contact(&mut self, now: Time, reached: Option<Option<Duration>>) {
         let state = if reached.is_some() { OrdererContact::Reached } else { OrdererContact::Failed };
-        let round_trip = reached.flatten().or(self.contact.round_trip.filter(|_| reached.is_some()));
+        let round_trip = reached.flatten().or_else(|| self.contact.round_trip.filter(|_| reached.is_some()));
         self.contact = OwnContact { state, at: now, round_trip };
     }
 

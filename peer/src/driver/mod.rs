@@ -133,7 +133,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
-    let ended = core.run(feeds, stop).await;
+    let ended = Box::pin(core.run(feeds, stop)).await;
     stop_admin.cancel();
     // The task ends with the token; a panic in it would be in the log already.
     let _ended = serving.await;
