@@ -7,9 +7,10 @@
 //! make one.
 //!
 //! # Bounds
-//! At most `buffer_blocks` numbers above the committed height are kept, and at most [`PENDING_BYTES_MAX`] of them, the
-//! next needed one always; what lies further is dropped (it comes again by reconciliation). At most
-//! [`COMMITS_IN_FLIGHT_MAX`] blocks or [`COMMIT_BYTES_IN_FLIGHT_MAX`] wait for the disk. The last `recent_blocks`
+//! At most `buffer_blocks` numbers above the committed height are kept, and at most [`PENDING_BYTES_MAX`] of them over all channels
+//! ([`Chain::set_pending_bytes_max`]), the next needed one always; what lies further is dropped (it comes again by reconciliation). At most
+//! [`COMMITS_IN_FLIGHT_MAX`] blocks or [`COMMIT_BYTES_IN_FLIGHT_MAX`] wait for the disk. The header hashes of the last [`HASHES_MAX`] blocks
+//! are remembered, for comparing with others. The last `recent_blocks`
 //! committed ones, at most [`RECENT_BYTES_MAX`], stay in memory for peers that ask.
 
 use std::collections::BTreeMap;
@@ -18,12 +19,14 @@ use grapevine_crypto::Digest;
 
 use crate::block::AuthenticBlock;
 
-/// Most bytes of early blocks kept.
+/// Most bytes of blocks on their way to the ledger, over all channels: asked for, being verified, early, waiting for the disk.
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
 /// Most blocks handed to the ledger and not yet committed.
-pub const COMMITS_IN_FLIGHT_MAX: u64 = 64;
+pub const COMMITS_IN_FLIGHT_MAX: u64 = 512;
 /// Bytes handed to the ledger after which no more follow until some are committed.
 pub const COMMIT_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
+/// Most header hashes remembered.
+pub const HASHES_MAX: usize = 1_024;
 /// Most bytes of committed blocks kept in memory.
 pub const RECENT_BYTES_MAX: usize = 8 << 20;
 
@@ -74,8 +77,10 @@ pub struct Chain {
     queued_bytes: usize,
     pending: BTreeMap<u64, AuthenticBlock>,
     pending_bytes: usize,
+    pending_bytes_max: usize,
     recent: BTreeMap<u64, AuthenticBlock>,
     recent_bytes: usize,
+    hashes: BTreeMap<u64, Digest>,
     counters: ChainCounters,
 }
 
@@ -91,8 +96,10 @@ impl Chain {
             queued_bytes: 0,
             pending: BTreeMap::new(),
             pending_bytes: 0,
+            pending_bytes_max: PENDING_BYTES_MAX,
             recent: BTreeMap::new(),
             recent_bytes: 0,
+            hashes: height.checked_sub(1).map(|last| (last, tip)).into_iter().collect(),
             counters: ChainCounters::default(),
         }
     }
@@ -131,6 +138,26 @@ impl Chain {
         self.recent.get(&number).or_else(|| self.pending.get(&number)).map(AuthenticBlock::hash)
     }
 
+    /// Header hash of the block at this number, if it is not too old and on its way to the ledger or in it.
+    pub fn hash_at(&self, number: u64) -> Option<Digest> {
+        self.hashes.get(&number).copied()
+    }
+
+    /// Header hash of the block before [`Self::next_needed`].
+    pub fn next_previous_hash(&self) -> Digest {
+        self.queued_tip
+    }
+
+    /// Bytes of early blocks and of blocks that wait for the disk.
+    pub fn waiting_bytes(&self) -> usize {
+        self.pending_bytes.saturating_add(self.queued_bytes)
+    }
+
+    /// Sets how many bytes of early blocks this channel may keep: [`PENDING_BYTES_MAX`] less what other channels hold.
+    pub fn set_pending_bytes_max(&mut self, bytes_max: usize) {
+        self.pending_bytes_max = bytes_max;
+    }
+
     /// Takes an authentic block.
     pub fn offer(&mut self, block: AuthenticBlock) -> Offer {
         let number = block.number();
@@ -151,7 +178,7 @@ impl Chain {
             return Offer::Conflict { kept: kept.hash() };
         }
         let is_next = number == self.queued;
-        let full = self.pending_bytes.saturating_add(block.size()) > PENDING_BYTES_MAX;
+        let full = self.pending_bytes.saturating_add(block.size()) > self.pending_bytes_max;
         if !is_next && (number >= self.window_end() || full) {
             self.counters.too_far += 1;
             return Offer::TooFar;
@@ -176,21 +203,29 @@ impl Chain {
         }
         self.queued += 1;
         self.queued_tip = block.hash();
+        self.hashes.insert(block.number(), self.queued_tip);
+        if self.hashes.len() > HASHES_MAX {
+            self.hashes.pop_first();
+        }
         self.queued_bytes += block.size();
         self.recent_bytes += block.size();
         self.recent.insert(block.number(), block.clone());
         Some(Ok(block))
     }
 
-    /// The ledger has committed all blocks below `height`.
-    pub fn handle_committed(&mut self, height: u64) {
+    /// The ledger has committed all blocks below `height`. Returns how many that are more than before, and their bytes.
+    pub fn handle_committed(&mut self, height: u64) -> (u64, u64) {
         let height = height.min(self.queued);
+        let (mut blocks, mut bytes) = (0u64, 0u64);
         for number in self.committed..height {
             let size = self.recent.get(&number).map_or(0, AuthenticBlock::size);
             self.queued_bytes = self.queued_bytes.saturating_sub(size);
+            blocks += 1;
+            bytes = bytes.saturating_add(size as u64);
         }
         self.committed = self.committed.max(height);
         self.trim_recent();
+        (blocks, bytes)
     }
 
     /// The blocks others may ask for from memory, as inclusive ranges in order, flattened; at most `ranges_max`.

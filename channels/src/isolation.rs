@@ -227,7 +227,7 @@ mod tests {
     const AUDIT: (&str, &[&str]) = ("audit", &["Org1MSP"]);
 
     fn state() -> ChannelBody {
-        ChannelBody::State(State { height: 3, tip_hash: vec![1; 32] })
+        ChannelBody::State(State { height: 3, tip_hash: vec![1; 32], answer: false })
     }
 
     #[test]

@@ -17,6 +17,10 @@
 //! verified under the config before it; whether its content is a valid update says
 //! [`crate::config::ChannelConfig::next`].
 //!
+//! # Headers first
+//! A header with its slot 0 is verified alone ([`BlockVerifier::verify_header`]): 2 and 4 hold without the data. A block whose header is
+//! verified already is checked against it ([`BlockVerifier::verify_body`]): 1 and 3, without any signature.
+//!
 //! # What is kept
 //! The [`AuthenticBlock`] carries in slot 0 the signed value and only signatures that hold, one per identity, and only
 //! those of orderer organisations if they suffice. So whatever a sender adds to a block goes no further than one hop.
@@ -28,10 +32,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use grapevine_crypto::Identity;
+use grapevine_crypto::{Digest, Identity};
 use prost::Message as _;
 
-use crate::block::{AuthenticBlock, Block, BlockError, authentic::check_data_hash, last_config_index};
+use crate::block::{
+    AuthenticBlock, Block, BlockError, BlockHeader, authentic::check_data_hash, last_config_index,
+};
 use crate::channel_id::ChannelId;
 use crate::config::{BLOCK_VALIDATION, ChannelConfig, VerifiedSigner};
 use crate::policy::{PolicyError, SignedData};
@@ -42,6 +48,9 @@ use crate::transaction::{TransactionError, check_transactions};
 
 /// Most signatures on a block. Fabric's BFT needs a quorum of the consenters; this allows for 128 of them.
 pub const SIGNATURES_MAX: usize = 128;
+
+/// Memory of a header beside its slot 0: the parsed block and its hashes.
+const HEADER_MEMORY: usize = 320;
 
 /// Why a block is not authentic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +103,12 @@ pub enum VerifyError {
         /// The config of the verifier.
         config: u64,
     },
+    /// Another block than the one whose header was verified.
+    #[error("block {number} is not the one whose header was verified")]
+    OtherHeader {
+        /// Block number.
+        number: u64,
+    },
     /// A config transaction in a block whose signed value says that it is none, or the reverse.
     #[error("block {number}: the signed last config index {last_config} contradicts the transactions")]
     ConfigMismatch {
@@ -122,6 +137,62 @@ pub enum VerifyError {
     },
 }
 
+/// A header that its channel's orderers signed. Cheap to clone. Like [`AuthenticBlock`] it comes from the verifier alone, but for
+/// simulations.
+#[derive(Debug, Clone)]
+pub struct VerifiedHeader {
+    /// The block without its data.
+    block: Block,
+    is_config: bool,
+}
+
+impl VerifiedHeader {
+    /// A header that nobody signed: for simulations and for tests of the state machines.
+    pub fn simulated(header: BlockHeader) -> Self {
+        Self { block: Block::from_parts(header, Vec::new(), Bytes::new()), is_config: false }
+    }
+
+    /// The same as the header of a config block: for tests of the state machines.
+    #[cfg(test)]
+    pub(crate) fn simulated_config(header: BlockHeader) -> Self {
+        Self { is_config: true, ..Self::simulated(header) }
+    }
+
+    /// Height.
+    pub fn number(&self) -> u64 {
+        self.block.number()
+    }
+
+    /// Header hash: the block's identity.
+    pub fn hash(&self) -> Digest {
+        self.block.header_hash()
+    }
+
+    /// Header hash of the block before.
+    pub fn previous_hash(&self) -> Option<Digest> {
+        Digest::try_from(self.block.header().previous_hash.as_slice()).ok()
+    }
+
+    /// Whether the block changes the channel's configuration: what follows is signed under its config.
+    pub fn is_config(&self) -> bool {
+        self.is_config
+    }
+
+    /// Bytes it takes in memory, about.
+    pub fn memory(&self) -> usize {
+        self.block.signatures_metadata().len().saturating_add(HEADER_MEMORY)
+    }
+}
+
+impl PartialEq for VerifiedHeader {
+    /// Same header hash; signatures may differ.
+    fn eq(&self, other: &Self) -> bool {
+        self.hash() == other.hash()
+    }
+}
+
+impl Eq for VerifiedHeader {}
+
 /// Verifies blocks under one channel config. Cheap to clone; many threads may use it at once.
 #[derive(Debug, Clone)]
 pub struct BlockVerifier {
@@ -145,32 +216,75 @@ impl BlockVerifier {
         if number == 0 {
             return Err(VerifyError::Genesis);
         }
-        let actual = block.channel_id()?;
-        if actual != *self.config.channel_id() {
-            let expected = self.config.channel_id().clone();
-            return Err(VerifyError::OtherChannel { number, expected, actual });
-        }
+        self.check_channel(&block)?;
         let metadata = parse_metadata(&block)?;
         self.check_config(&block, &metadata)?;
-        check_data_hash(&block)?;
-        check_transactions(&block).map_err(|(index, source)| VerifyError::Transaction {
-            number,
-            index,
-            source,
-        })?;
+        check_content(&block)?;
         let kept = self.check_signatures(&block, &metadata)?;
         Ok(AuthenticBlock::verified(block.with_signatures_metadata(kept)))
+    }
+
+    /// Checks what the orderers signed of a block, its header and slot 0, without the data.
+    pub fn verify_header(
+        &self,
+        header: BlockHeader,
+        signatures_metadata: Bytes,
+    ) -> Result<VerifiedHeader, VerifyError> {
+        if header.number == 0 {
+            return Err(VerifyError::Genesis);
+        }
+        let block = Block::from_parts(header, Vec::new(), signatures_metadata);
+        let metadata = parse_metadata(&block)?;
+        let last_config = self.check_last_config(&block, &metadata)?;
+        let kept = self.check_signatures(&block, &metadata)?;
+        let is_config = last_config == block.number();
+        Ok(VerifiedHeader { block: block.with_signatures_metadata(kept), is_config })
+    }
+
+    /// Checks that a block is the one of a verified header. What is kept of slot 0 is what was verified with the header.
+    pub fn verify_body(&self, block: &Block, header: &VerifiedHeader) -> Result<AuthenticBlock, VerifyError> {
+        let number = block.number();
+        if block.header_hash() != header.hash() {
+            return Err(VerifyError::OtherHeader { number });
+        }
+        self.check_channel(block)?;
+        if block.is_config() != header.is_config {
+            let last_config = block.last_config_index().unwrap_or(number);
+            return Err(VerifyError::ConfigMismatch { number, last_config });
+        }
+        check_content(block)?;
+        let kept = header.block.signatures_metadata().clone();
+        Ok(AuthenticBlock::verified(block.with_signatures_metadata(kept)))
+    }
+
+    fn check_channel(&self, block: &Block) -> Result<(), VerifyError> {
+        let actual = block.channel_id()?;
+        if actual == *self.config.channel_id() {
+            return Ok(());
+        }
+        let expected = self.config.channel_id().clone();
+        Err(VerifyError::OtherChannel { number: block.number(), expected, actual })
     }
 
     fn check_config(&self, block: &Block, metadata: &Metadata) -> Result<(), VerifyError> {
         let number = block.number();
         let last_config = last_config_index(&metadata.value).ok_or(VerifyError::NoLastConfig { number })?;
-        if last_config > number || block.is_config() != (last_config == number) {
+        if block.is_config() != (last_config == number) {
+            return Err(VerifyError::ConfigMismatch { number, last_config });
+        }
+        self.check_last_config(block, metadata).map(drop)
+    }
+
+    /// Whether the block belongs under this config; gives the config block it names.
+    fn check_last_config(&self, block: &Block, metadata: &Metadata) -> Result<u64, VerifyError> {
+        let number = block.number();
+        let last_config = last_config_index(&metadata.value).ok_or(VerifyError::NoLastConfig { number })?;
+        if last_config > number {
             return Err(VerifyError::ConfigMismatch { number, last_config });
         }
         let config = self.config.config_block_number();
         let fits = if last_config == number { number > config } else { last_config == config };
-        if fits { Ok(()) } else { Err(VerifyError::OtherConfig { number, last_config, config }) }
+        if fits { Ok(last_config) } else { Err(VerifyError::OtherConfig { number, last_config, config }) }
     }
 
     /// Evaluates the policy and gives the slot 0 to keep.
@@ -225,6 +339,13 @@ impl BlockVerifier {
             signature: signature.signature.clone(),
         })
     }
+}
+
+/// The data belongs to the header, and its parts are what Go would make of them.
+fn check_content(block: &Block) -> Result<(), VerifyError> {
+    check_data_hash(block)?;
+    let number = block.number();
+    check_transactions(block).map_err(|(index, source)| VerifyError::Transaction { number, index, source })
 }
 
 fn parse_metadata(block: &Block) -> Result<Metadata, VerifyError> {

@@ -14,6 +14,8 @@
 use bytes::Bytes;
 use prost::Message;
 
+use crate::block::{Block, BlockHeader};
+
 /// Largest control frame, in bytes. A membership view is split to fit.
 pub const FRAME_SIZE_MAX: usize = 256 * 1024;
 
@@ -32,6 +34,12 @@ pub const MEMBER_PREFIX_SIZE: usize = 8;
 
 /// Most members in a delegation. One of this size fills most of [`BULK_HEADER_SIZE_MAX`].
 pub const DELEGATION_MEMBERS_MAX: usize = 5_000;
+
+/// Most headers one request may ask for, and one answer hold.
+pub const HEADERS_PER_RANGE_MAX: usize = 128;
+
+/// Bytes of headers after which an answer holds no further one: so that it fits into a frame.
+pub const HEADERS_BYTES_MAX: usize = FRAME_SIZE_MAX / 2;
 
 /// Most records one membership view frame may carry.
 pub const RECORDS_PER_VIEW_MAX: usize = 100;
@@ -163,7 +171,7 @@ pub struct ChannelFrame {
     #[prost(bytes = "vec", tag = "1")]
     pub tag: Vec<u8>,
     /// What it says.
-    #[prost(oneof = "ChannelBody", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "ChannelBody", tags = "2, 3, 4, 5, 6, 7, 8, 9, 14, 15")]
     pub body: Option<ChannelBody>,
 }
 
@@ -194,6 +202,12 @@ pub enum ChannelBody {
     /// Tells the leader of blocks that did not come as planned; own organisation only.
     #[prost(message, tag = "9")]
     Late(Request),
+    /// Asks for headers.
+    #[prost(message, tag = "14")]
+    HeadersRequest(HeadersRequest),
+    /// The answer to a [`HeadersRequest`].
+    #[prost(message, tag = "15")]
+    Headers(Headers),
 }
 
 /// A claim about the sender's ledger. A hint: nothing is believed for it but that asking may help.
@@ -205,6 +219,85 @@ pub struct State {
     /// Header hash of the highest committed block.
     #[prost(bytes = "vec", tag = "2")]
     pub tip_hash: Vec<u8>,
+    /// The sender wants the receiver's own state in answer.
+    #[prost(bool, tag = "3")]
+    pub answer: bool,
+}
+
+/// Asks for the headers of consecutive blocks.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct HeadersRequest {
+    /// Number of the first.
+    #[prost(uint64, tag = "1")]
+    pub first: u64,
+    /// How many, at most [`HEADERS_PER_RANGE_MAX`]; the answer may hold fewer.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+
+/// Headers of consecutive blocks with the orderers' signatures. Every previous hash but the first is that of the header before it,
+/// and left out.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Headers {
+    /// Number of the first. Without entries: the sender has none of those asked for.
+    #[prost(uint64, tag = "1")]
+    pub first: u64,
+    /// Previous hash of the first.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub previous_hash: Bytes,
+    /// In order of their numbers.
+    #[prost(message, repeated, tag = "3")]
+    pub entries: Vec<HeaderEntry>,
+}
+
+/// One header.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct HeaderEntry {
+    /// SHA-256 over the block's data.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub data_hash: Bytes,
+    /// Metadata slot 0.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signatures_metadata: Bytes,
+    /// Bytes of the whole block. A hint, for how many to ask for at a time.
+    #[prost(uint64, tag = "3")]
+    pub block_bytes: u64,
+}
+
+impl Headers {
+    /// An answer from consecutive blocks, as far as a frame takes them.
+    pub fn of<E>(first: u64, blocks: impl Iterator<Item = Result<(Block, usize), E>>) -> Result<Self, E> {
+        let mut headers = Self { first, ..Self::default() };
+        let mut bytes = 0usize;
+        for block in blocks.take(HEADERS_PER_RANGE_MAX) {
+            let (block, size) = block?;
+            if headers.entries.is_empty() {
+                headers.previous_hash = block.header().previous_hash.clone().into();
+            }
+            let signatures_metadata = Bytes::copy_from_slice(block.signatures_metadata());
+            bytes = bytes.saturating_add(signatures_metadata.len()).saturating_add(64);
+            if bytes > HEADERS_BYTES_MAX && !headers.entries.is_empty() {
+                break;
+            }
+            headers.entries.push(HeaderEntry {
+                data_hash: block.header().data_hash.clone().into(),
+                signatures_metadata,
+                block_bytes: size as u64,
+            });
+        }
+        Ok(headers)
+    }
+
+    /// The headers, each with its slot 0. Nothing is verified but that each names the one before it.
+    pub fn headers(&self) -> impl Iterator<Item = (BlockHeader, Bytes)> + '_ {
+        let mut previous_hash = self.previous_hash.to_vec();
+        self.entries.iter().zip(self.first..).map(move |(entry, number)| {
+            let data_hash = entry.data_hash.to_vec();
+            let header = BlockHeader { number, previous_hash: std::mem::take(&mut previous_hash), data_hash };
+            previous_hash = header.hash().0.to_vec();
+            (header, entry.signatures_metadata.clone())
+        })
+    }
 }
 
 /// One election message; the sender is the connection's authenticated peer, so it is neither signed nor relayed.
@@ -436,6 +529,15 @@ impl BulkHeader {
     }
 }
 
+fn check_headers(headers: &Headers) -> Result<(), WireError> {
+    let hash = |bytes: &Bytes| bytes.len() == 32;
+    let sound = headers.entries.len() <= HEADERS_PER_RANGE_MAX
+        && headers.first.checked_add(headers.entries.len() as u64).is_some()
+        && (headers.entries.is_empty() || hash(&headers.previous_hash))
+        && headers.entries.iter().all(|entry| hash(&entry.data_hash));
+    if sound { Ok(()) } else { Err(WireError::OutOfBounds("headers")) }
+}
+
 fn check_channel_frame(frame: &ChannelFrame) -> Result<(), WireError> {
     match frame.body.as_ref().ok_or(WireError::Empty)? {
         ChannelBody::Request(request) | ChannelBody::Refusal(request) | ChannelBody::Late(request)
@@ -443,6 +545,10 @@ fn check_channel_frame(frame: &ChannelFrame) -> Result<(), WireError> {
         {
             Err(WireError::OutOfBounds("requested numbers"))
         }
+        ChannelBody::HeadersRequest(request) if request.count > HEADERS_PER_RANGE_MAX as u64 => {
+            Err(WireError::OutOfBounds("requested headers"))
+        }
+        ChannelBody::Headers(headers) => check_headers(headers),
         ChannelBody::Digest(digest)
             if digest.ranges.len() > 2 * NUMBERS_PER_FRAME_MAX || digest.ranges.len() % 2 != 0 =>
         {

@@ -26,9 +26,9 @@
 //! | election.leaderElectionDuration | 5s | 300ms | some round trips of a slow network |
 //! | state.enabled | false | true | without it a gap stays until the orderer is asked |
 //! | state.checkInterval | 10s | 500ms | heights travel anyway; comparing them is free |
-//! | state.responseTimeout | 3s | 3s | |
-//! | state.batchSize | 10 | 10 | |
-//! | state.blockBufferSize | 20 | 64 | blocks that wait for an earlier one; room for a few batches from several peers |
+//! | state.responseTimeout | 3s | 3s | silence of all sources; one that is silent while others answer is given up at 1.5 times the usual time |
+//! | state.batchSize | 10 | 64 | blocks in one request; a source may have several open, its window is counted in bytes |
+//! | state.blockBufferSize | 20 | 4096 | blocks that wait for an earlier one; their bytes are bounded apart, over all channels |
 //! | state.maxRetries | 3 | 3 | |
 //! | onEquivocation | none | alarm | ours alone: what to do when orderers sign two blocks at one number; `halt` stops the channel at once |
 
@@ -157,13 +157,13 @@ pub struct StateConfig {
     pub enabled: bool,
     /// Time between two comparisons of the own height with those of others.
     pub check_interval: Period,
-    /// How long an answer may take before another peer is asked.
+    /// Silence of all sources after which a request is given up; of one alone much earlier.
     pub response_timeout: Period,
-    /// Blocks in one request, and the most this peer answers at once.
+    /// Blocks in one request; a source may have several open.
     pub batch_size: usize,
     /// Blocks that may wait in memory for an earlier one.
     pub block_buffer_size: usize,
-    /// Further attempts for one range before it is left to the next comparison.
+    /// Failures in a row after which a source's rest grows no further.
     pub max_retries: u32,
 }
 
@@ -195,8 +195,8 @@ impl Default for GossipConfig {
                 enabled: true,
                 check_interval: Period::milliseconds(500),
                 response_timeout: Period::seconds(3),
-                batch_size: 10,
-                block_buffer_size: 64,
+                batch_size: 64,
+                block_buffer_size: 4_096,
                 max_retries: 3,
             },
             on_equivocation: OnEquivocation::Alarm,

@@ -164,7 +164,7 @@ fn bad_values() {
         ("  gossip:\n    orgLeader: maybe\n", 1, "peer.gossip.orgLeader: \"maybe\" is not a switch; write true or false".into()),
         ("  gossip:\n    orgLeader: true\n", 1, "peer.gossip.orgLeader: useLeaderElection and orgLeader are both true; set one of them to false".into()),
         ("  gossip:\n    aliveExpirationTimeout: 1s\n", 1, "peer.gossip.aliveExpirationTimeout: 1s is less than two heartbeats (aliveTimeInterval is 1s), so that every peer would look dead; five are usual".into()),
-        ("  gossip:\n    state:\n      blockBufferSize: 5\n", 2, "peer.gossip.state.blockBufferSize: 5 is less than state.batchSize (10), so that an answer would not fit; make it larger".into()),
+        ("  gossip:\n    state:\n      blockBufferSize: 5\n", 2, "peer.gossip.state.blockBufferSize: 5 is less than state.batchSize (64), so that an answer would not fit; make it larger".into()),
         ("  gossip:\n    bootstrap: [a:1, b]\n", 1, "peer.gossip.bootstrap[1]: \"b\" is not an endpoint; write host:port, such as peer0.org1.example.com:7051".into()),
         ("  gossip:\n    externalEndpoint: 0.0.0.0:1\n", 1, "peer.gossip.externalEndpoint: nobody can reach 0.0.0.0:1; write the name or address of this machine".into()),
         ("  address: 0.0.0.0:7051\n", 0, "peer.address: other peers cannot reach 0.0.0.0:7051; add peer.gossip.endpoint with the name or address of this machine and the port".into()),

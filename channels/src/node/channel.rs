@@ -1,6 +1,6 @@
 //! One joined channel: its machines, and how a block goes through them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use grapevine_crypto::{Digest, PkiId};
 
@@ -32,6 +32,10 @@ pub(super) struct Channel {
     announced_at: Time,
     /// When the orderer's stream, which had lost a block, is taken up again; `None`: it has not.
     orderer_again_at: Option<Time>,
+    /// Whether an orderer answers.
+    pub(super) orderer_contact: bool,
+    /// Numbers that peers' blocks under verification are said to have.
+    pub(super) arriving: BTreeMap<u64, usize>,
 }
 
 impl Channel {
@@ -65,6 +69,8 @@ impl Channel {
             announce_at: None,
             announced_at: now,
             orderer_again_at: None,
+            orderer_contact: false,
+            arriving: BTreeMap::new(),
         }
     }
 
@@ -86,7 +92,8 @@ impl Channel {
     }
 
     pub(super) fn state(&self) -> ChannelBody {
-        ChannelBody::State(wire::State { height: self.chain.height(), tip_hash: self.tip.0.to_vec() })
+        let tip_hash = self.tip.0.to_vec();
+        ChannelBody::State(wire::State { height: self.chain.height(), tip_hash, answer: false })
     }
 }
 
@@ -184,25 +191,13 @@ impl Node {
         }
     }
 
-    /// Asks for what the channel lacks, if a look is due.
-    pub(super) fn reconcile(&mut self, now: Time, id: &ChannelId) {
-        let Some(channel) = self.channels.get_mut(id) else { return };
-        let verifying = &self.verifying;
-        let arriving = |number| {
-            verifying
-                .values()
-                .any(|entry| entry.channel == *id && entry.claim.is_some_and(|claim| claim.number == number))
-        };
-        let dissemination = &channel.dissemination;
-        let expected = |number| dissemination.is_pursuing(number) || arriving(number);
-        for ask in channel.reconciliation.handle_timeout(now, &channel.chain, expected) {
-            self.send(ask.peer, id, ChannelBody::Request(Request { numbers: ask.numbers }));
-        }
-    }
-
     pub(super) fn drain_election(&mut self, id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(id) else { return };
-        let (next, tip) = (channel.chain.next_needed(), channel.tip);
+        let (mut next, tip) = (channel.chain.next_needed(), channel.tip);
+        if !channel.reconciliation.is_confirmed() {
+            // The orderer sends the own tip again: the same block confirms it, another one is a fork found at once.
+            next = next.saturating_sub(1).max(1);
+        }
         let outputs: Vec<ElectionOutput> = std::iter::from_fn(|| channel.election.poll_output()).collect();
         channel.dissemination.handle_leader(channel.election.leader().map(|term| term.leader));
         if outputs.iter().any(|output| matches!(output, ElectionOutput::Lead(_))) {
@@ -239,6 +234,7 @@ impl Node {
         result: Result<AuthenticBlock, Rejection>,
     ) {
         let Some(entry) = self.verifying.remove(&ticket) else { return };
+        self.arrived(&entry);
         self.verifying_bytes = self.verifying_bytes.saturating_sub(entry.size);
         let from = entry.source.peer();
         if let Some(peer) = from
@@ -250,6 +246,7 @@ impl Node {
             }
         }
         let id = entry.channel;
+        let claimed = entry.claim.map(|claim| claim.number);
         let Some(channel) = self.channels.get_mut(&id) else { return };
         if entry.probe {
             if let Ok(block) = result {
@@ -260,7 +257,9 @@ impl Node {
         let block = match result {
             Ok(block) => block,
             Err(Rejection::Untimely(_)) => {
-                channel.reconciliation.look_again(now);
+                if let Some(number) = claimed {
+                    channel.reconciliation.handle_dropped(now, number);
+                }
                 if from.is_none() {
                     self.rest_from_orderer(now, &id);
                 }
@@ -269,7 +268,7 @@ impl Node {
             Err(Rejection::Forged(reason)) => {
                 self.counters.blocks_rejected += 1;
                 if let Some(peer) = from {
-                    channel.reconciliation.handle_bad_block(now, peer);
+                    channel.reconciliation.handle_bad_block(now, peer, claimed.unwrap_or(0));
                     self.penalise(peer, Penalty::BadBlock(reason.clone()));
                 }
                 self.event(Event::BlockRejected { channel: id.clone(), from, reason });
@@ -279,17 +278,25 @@ impl Node {
         if let (Some(peer), Some(claim)) = (from, entry.claim)
             && !claim.fits(block.number(), block.hash())
         {
-            channel.reconciliation.handle_bad_block(now, peer);
+            channel.reconciliation.handle_bad_block(now, peer, claim.number);
             self.penalise(peer, Penalty::WrongBlock);
         }
         self.take_authentic(now, &id, block, entry.source);
     }
 
     fn take_authentic(&mut self, now: Time, id: &ChannelId, block: AuthenticBlock, source: BlockSource) {
+        self.share_room(id);
         let Some(channel) = self.channels.get_mut(id) else { return };
         let (number, hash) = (block.number(), block.hash());
         channel.election.handle_verified(now, number.saturating_add(1));
-        match channel.chain.offer(block.clone()) {
+        channel.reconciliation.handle_authentic(now, source.peer(), number, block.size());
+        let offered = channel.chain.offer(block.clone());
+        if source == BlockSource::Orderer
+            && (offered == Offer::Accepted || channel.chain.hash_at(number) == Some(hash))
+        {
+            channel.reconciliation.handle_confirmation(now, number);
+        }
+        match offered {
             Offer::Accepted => {
                 let new = NewBlock { number, hash, size: block.size(), source };
                 channel.dissemination.handle_block(now, &new, &channel.chain);
@@ -297,7 +304,7 @@ impl Node {
             }
             Offer::Known => self.counters.duplicate_blocks += 1,
             Offer::TooFar => {
-                channel.reconciliation.look_again(now);
+                channel.reconciliation.handle_dropped(now, number);
                 if source == BlockSource::Orderer {
                     self.rest_from_orderer(now, id);
                 }
@@ -378,8 +385,9 @@ impl Node {
     pub(super) fn handle_committed(&mut self, now: Time, id: &ChannelId, height: u64, tip: Digest) {
         let interval = self.config.publish_state_info_interval;
         let Some(channel) = self.channels.get_mut(id) else { return };
-        channel.chain.handle_committed(height);
+        let (blocks, bytes) = channel.chain.handle_committed(height);
         channel.tip = tip;
+        channel.reconciliation.handle_committed(now, blocks, bytes, &channel.chain);
         channel.election.handle_height(now, height);
         // At once if nothing was announced lately, else when the interval has passed: many blocks, one frame.
         let due = (channel.announced_at + interval).max(now);

@@ -36,6 +36,19 @@ pub enum Event {
         /// Header hash of the block that was dropped.
         dropped: Digest,
     },
+    /// A member's history differs from the own one.
+    Diverged {
+        /// The channel.
+        channel: ChannelId,
+        /// Whose.
+        peer: PkiId,
+        /// The first differing block, or the lowest that could be compared.
+        number: u64,
+        /// Header hash of the own one.
+        own: Digest,
+        /// Header hash of the member's.
+        theirs: Digest,
+    },
     /// A block was dropped because it did not verify.
     BlockRejected {
         /// The channel.
@@ -58,6 +71,9 @@ pub enum Penalty {
     /// It sent a block that does not verify.
     #[error("block that does not verify: {0}")]
     BadBlock(String),
+    /// It sent a header that does not verify.
+    #[error("header that does not verify: {0}")]
+    BadHeader(String),
     /// It sent a block that is not the one it named.
     #[error("block that is not the one it named")]
     WrongBlock,

@@ -26,9 +26,10 @@
 //! # Bounds
 //! Blocks being verified: [`VERIFYING_PER_PEER_MAX`] a peer and [`VERIFYING_BYTES_MAX`] together (a block over it is dropped
 //! and counted; it comes again by reconciliation); orderer blocks are bounded by the driver, which takes the next only when
-//! one is settled. A request is answered up to [`REPLY_BYTES_MAX`] and [`REPLY_BLOCKS_MAX`], the
+//! one is settled. Headers being read: [`HEADER_READS_PER_PEER_MAX`] requests a peer; one more is dropped and counted. A request is answered up to [`REPLY_BYTES_MAX`] and [`REPLY_BLOCKS_MAX`], the
 //! rest is refused.
 
+mod catch_up;
 mod channel;
 mod events;
 mod peers;
@@ -54,7 +55,10 @@ use crate::membership::{Membership, MembershipConfig};
 use crate::reconciliation::ReconciliationConfig;
 use crate::round_trip::{Ping, RoundTrips};
 use crate::time::{Time, earliest};
-use crate::wire::{FrameBody, Nonce};
+use crate::verify::VerifiedHeader;
+use crate::wire::{FrameBody, Headers, Nonce};
+pub use catch_up::HEADER_READS_PER_PEER_MAX;
+use catch_up::VerifyingHeaders;
 use channel::Channel;
 pub use events::{Event, Penalty};
 use peers::Peer;
@@ -258,6 +262,23 @@ pub enum Input {
         /// The block.
         number: u64,
     },
+    /// The headers of [`Output::ReadHeaders`], as many as there are.
+    HeadersRead {
+        /// For.
+        peer: PkiId,
+        /// The channel.
+        channel: ChannelId,
+        /// The answer.
+        headers: Headers,
+    },
+    /// The headers of [`Output::VerifyHeaders`] were verified.
+    HeadersVerified {
+        /// Which.
+        ticket: Ticket,
+        /// Those that hold, from the first on and without a gap: fewer, or none, where the config that decides is not in force here.
+        /// Or why the first that can be judged does not hold.
+        result: Result<Vec<VerifiedHeader>, Rejection>,
+    },
     /// The operator joined a channel.
     Join(ChannelSetup),
     /// The operator left a channel, or it was stopped.
@@ -311,8 +332,30 @@ pub enum Output {
         channel: ChannelId,
         /// What the sender says it is; `None` from the orderer.
         claim: Option<Claim>,
+        /// The verified header at the number that the sender names, if there is one: a block that fits it needs no signature checked.
+        verified: Option<VerifiedHeader>,
         /// The block.
         body: Bytes,
+    },
+    /// Verify the signatures of headers in the worker pool and answer with [`Input::HeadersVerified`].
+    VerifyHeaders {
+        /// Names the range.
+        ticket: Ticket,
+        /// The channel whose config decides.
+        channel: ChannelId,
+        /// The headers.
+        headers: Headers,
+    },
+    /// Read headers from the ledger and answer with [`Input::HeadersRead`].
+    ReadHeaders {
+        /// For.
+        peer: PkiId,
+        /// The channel.
+        channel: ChannelId,
+        /// Number of the first.
+        first: u64,
+        /// How many, all of them committed.
+        count: u64,
     },
     /// Write a block. In order and linked.
     Commit {
@@ -396,6 +439,8 @@ pub struct NodeCounters {
     pub verifying_over_bound: u64,
     /// Blocks that did not verify.
     pub blocks_rejected: u64,
+    /// Requests for headers dropped because the peer had others open.
+    pub headers_over_bound: u64,
     /// Blocks pushed to others.
     pub blocks_pushed: u64,
     /// Blocks sent on request.
@@ -426,6 +471,8 @@ pub struct Node {
     verifying: BTreeMap<Ticket, Verifying>,
     verifying_bytes: usize,
     verifying_by_peer: BTreeMap<PkiId, usize>,
+    verifying_headers: BTreeMap<Ticket, VerifyingHeaders>,
+    reading_headers: BTreeMap<PkiId, usize>,
     next_ticket: u64,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
@@ -473,6 +520,8 @@ impl Node {
             verifying: BTreeMap::new(),
             verifying_bytes: 0,
             verifying_by_peer: BTreeMap::new(),
+            verifying_headers: BTreeMap::new(),
+            reading_headers: BTreeMap::new(),
             next_ticket: 0,
             rng,
             outputs: VecDeque::new(),
@@ -500,6 +549,7 @@ impl Node {
             Input::OrdererBlock { channel, body } => self.verify_orderer_block(channel, body),
             Input::OrdererContact { channel, in_contact, round_trip } => {
                 if let Some(channel) = self.channels.get_mut(&channel) {
+                    channel.orderer_contact = in_contact;
                     channel.election.handle_orderer_contact(now, in_contact.then_some(round_trip));
                 }
             }
@@ -507,6 +557,10 @@ impl Node {
             Input::Verified { ticket, result } => self.handle_verified(now, ticket, result),
             Input::Committed { channel, height, tip } => self.handle_committed(now, &channel, height, tip),
             Input::NotSent { peer, channel, number } => self.handle_not_sent(peer, &channel, number),
+            Input::HeadersRead { peer, channel, headers } => {
+                self.handle_headers_read(peer, &channel, headers)
+            }
+            Input::HeadersVerified { ticket, result } => self.handle_headers_verified(now, ticket, result),
             Input::Join(setup) => self.handle_join(now, setup),
             Input::Leave(channel) => self.handle_leave(now, &channel),
             Input::Reconfigured { channel, scope, anchors } => {

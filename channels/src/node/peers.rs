@@ -136,10 +136,11 @@ impl Node {
         if own_organization {
             channel.dissemination.handle_bulk(now, peer, &header);
         }
-        let is_arriving = self
-            .verifying
-            .values()
-            .any(|entry| entry.channel == id && entry.claim.is_some_and(|other| other == claim));
+        let is_arriving = channel.arriving.contains_key(&claim.number)
+            && self
+                .verifying
+                .values()
+                .any(|entry| entry.channel == id && entry.claim.is_some_and(|other| other == claim));
         let contradicts = claim
             .hash
             .is_some_and(|claimed| channel.chain.kept_hash(claim.number).is_some_and(|kept| kept != claimed));
@@ -149,7 +150,7 @@ impl Node {
         }
         // Pushes come from the own organisation alone; from another the block is taken, but goes no further.
         let source = if push { BlockSource::Push(peer) } else { BlockSource::Reply(peer) };
-        self.verify(id, peer, claim, source, body);
+        self.verify(now, id, peer, claim, source, body);
     }
 
     pub(super) fn verify_orderer_block(&mut self, channel: ChannelId, body: Bytes) {
@@ -165,7 +166,15 @@ impl Node {
         self.start_verifying(Verifying { channel, claim: None, source, probe: true, size }, body);
     }
 
-    fn verify(&mut self, channel: ChannelId, peer: PkiId, claim: Claim, source: BlockSource, body: Bytes) {
+    fn verify(
+        &mut self,
+        now: Time,
+        channel: ChannelId,
+        peer: PkiId,
+        claim: Claim,
+        source: BlockSource,
+        body: Bytes,
+    ) {
         let size = body.len();
         let crowded =
             self.verifying_bytes > 0 && self.verifying_bytes.saturating_add(size) > VERIFYING_BYTES_MAX;
@@ -173,6 +182,9 @@ impl Node {
         let of_peer = self.verifying_by_peer.get(&peer).copied().unwrap_or(0);
         if crowded || of_peer >= VERIFYING_PER_PEER_MAX {
             self.counters.verifying_over_bound += 1;
+            if let Some(channel) = self.channels.get_mut(&channel) {
+                channel.reconciliation.handle_dropped(now, claim.number);
+            }
             return;
         }
         self.verifying_by_peer.insert(peer, of_peer + 1);
@@ -185,7 +197,12 @@ impl Node {
         let (channel, claim) = (entry.channel.clone(), entry.claim);
         self.verifying_bytes = self.verifying_bytes.saturating_add(entry.size);
         self.verifying.insert(ticket, entry);
-        self.outputs.push_back(Output::Verify { ticket, channel, claim, body });
+        let mut verified = None;
+        if let (Some(claim), Some(channel)) = (claim, self.channels.get_mut(&channel)) {
+            *channel.arriving.entry(claim.number).or_default() += 1;
+            verified = channel.reconciliation.header(claim.number).cloned();
+        }
+        self.outputs.push_back(Output::Verify { ticket, channel, claim, verified, body });
     }
 
     fn handle_joined(&mut self, now: Time, peer: PkiId, joined: &Joined) {
@@ -208,7 +225,12 @@ impl Node {
                 let counted = channel.counted(state.height, &state.tip_hash);
                 channel.election.handle_claim(&peer, counted);
                 channel.dissemination.handle_height(peer, state.height);
-                channel.reconciliation.handle_height(now, peer, state.height);
+                let tip = Digest::try_from(state.tip_hash.as_slice()).ok();
+                channel.reconciliation.handle_state(now, peer, state.height, tip, &channel.chain);
+                let own = state.answer.then(|| channel.state());
+                if let Some(own) = own {
+                    self.send(peer, &id, own);
+                }
                 self.reconcile(now, &id);
             }
             Some(ChannelBody::Leadership(message)) if own_organization => {
@@ -230,6 +252,8 @@ impl Node {
                 channel.reconciliation.handle_refusal(now, peer, &request.numbers);
                 self.reconcile(now, &id);
             }
+            Some(ChannelBody::HeadersRequest(request)) => self.serve_headers(peer, &id, &request),
+            Some(ChannelBody::Headers(headers)) => self.handle_headers(now, peer, &id, headers),
             Some(_) => self.counters.unlinked_frames += 1,
             None => {}
         }
@@ -264,10 +288,11 @@ impl Node {
         for id in changes.opened {
             let Some(remote) = self.peers.get(&peer) else { return };
             let own_organization = remote.organization == self.own.msp_id;
+            let organization = remote.organization.clone();
             let Some(tag) = remote.links.link(&id).map(|link| link.remote_tag()) else { continue };
             self.outputs.push_back(Output::LinkOpened { peer, channel: id.clone(), tag });
             let Some(channel) = self.channels.get_mut(&id) else { continue };
-            channel.reconciliation.handle_peer(now, peer, own_organization);
+            channel.reconciliation.handle_peer(now, peer, organization, own_organization);
             if own_organization {
                 channel.dissemination.handle_peer(now, peer);
                 if let Some(round_trip) = self.round_trips.round_trip(&peer) {

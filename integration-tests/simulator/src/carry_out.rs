@@ -6,6 +6,8 @@ use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::chain::Held;
 use grapevine_channels::node::{Event as NodeEvent, Input, Output, Rejection, Ticket};
+use grapevine_channels::verify::VerifiedHeader;
+use grapevine_channels::wire::Headers;
 use grapevine_crypto::PkiId;
 
 use crate::checker::Check;
@@ -28,6 +30,14 @@ impl Simulation {
             Output::Verify { ticket, channel, body, .. } => {
                 let channel = self.channel(&channel)?;
                 self.verify(peer, cause, ticket, channel, &body)
+            }
+            Output::VerifyHeaders { ticket, channel, headers } => {
+                let channel = self.channel(&channel)?;
+                self.verify_headers(peer, ticket, channel, &headers);
+                Ok(())
+            }
+            Output::ReadHeaders { peer: to, channel, first, count } => {
+                self.read_headers(peer, to, channel, first, count)
             }
             Output::Commit { channel, block } => {
                 let channel = self.channel(&channel)?;
@@ -206,6 +216,40 @@ impl Simulation {
         host.verifier_free_at = host.verifier_free_at.max(self.now) + cost;
         let wait = host.verifier_free_at.since(self.now);
         self.later(wait, peer, HostEvent::Verified { ticket, channel, from, result });
+        Ok(())
+    }
+
+    /// Headers wait for the same verifier as blocks.
+    fn verify_headers(&mut self, peer: Site, ticket: Ticket, channel: ChannelIndex, headers: &Headers) {
+        let verified: Option<Vec<VerifiedHeader>> = headers
+            .headers()
+            .map(|(header, _)| {
+                let genuine = self.orderer.hash(channel, header.number) == Some(header.hash());
+                genuine.then(|| VerifiedHeader::simulated(header))
+            })
+            .collect();
+        let result =
+            verified.ok_or_else(|| Rejection::Forged("no orderer of this channel signed a header".into()));
+        let count = u32::try_from(headers.entries.len()).unwrap_or(u32::MAX);
+        let host = &mut self.hosts[peer];
+        let cost = self.scenario.settings.verify_cost.saturating_mul(count);
+        host.verifier_free_at = host.verifier_free_at.max(self.now) + cost;
+        let wait = host.verifier_free_at.since(self.now);
+        self.later(wait, peer, HostEvent::HeadersVerified { ticket, result });
+    }
+
+    fn read_headers(&mut self, peer: Site, to: PkiId, id: ChannelId, first: u64, count: u64) -> Check {
+        let channel = self.channel(&id)?;
+        let ledger = &self.hosts[peer].ledgers[channel];
+        let start = usize::try_from(first).unwrap_or(usize::MAX);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if start.saturating_add(count) > ledger.len() {
+            return Err(format!("{} reads headers it does not have", self.truth.name(peer)));
+        }
+        let range = ledger.iter().skip(start).take(count);
+        let range = range.map(|block| Ok::<_, String>((block.block().clone(), block.size())));
+        let headers = Headers::of(first, range)?;
+        self.later(Duration::ZERO, peer, HostEvent::HeadersRead { peer: to, channel: id, headers });
         Ok(())
     }
 

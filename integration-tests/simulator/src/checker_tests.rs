@@ -55,7 +55,7 @@ fn channel_frame(connection: &Connection, channel: ChannelIndex, body: ChannelBo
 }
 
 fn state() -> ChannelBody {
-    ChannelBody::State(State { height: 1, tip_hash: vec![0; 32] })
+    ChannelBody::State(State { height: 1, tip_hash: vec![0; 32], answer: false })
 }
 
 /// What the checker says to a block from the first peer.

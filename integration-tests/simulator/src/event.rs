@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use grapevine_channels::ChannelId;
 use grapevine_channels::block::AuthenticBlock;
 use grapevine_channels::node::{Rejection, Ticket};
 use grapevine_channels::time::Time;
+use grapevine_channels::verify::VerifiedHeader;
+use grapevine_channels::wire::Headers;
+use grapevine_crypto::PkiId;
 
 use crate::fault::Fault;
 use crate::truth::{ChannelIndex, Site};
@@ -58,6 +62,15 @@ pub(crate) enum HostEvent {
         channel: ChannelIndex,
         from: Option<Site>,
         result: Result<AuthenticBlock, Rejection>,
+    },
+    HeadersVerified {
+        ticket: Ticket,
+        result: Result<Vec<VerifiedHeader>, Rejection>,
+    },
+    HeadersRead {
+        peer: PkiId,
+        channel: ChannelId,
+        headers: Headers,
     },
     DiskDone,
     /// The answer of the orderer to a probe, or none in time.

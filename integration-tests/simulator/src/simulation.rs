@@ -218,6 +218,12 @@ impl Simulation {
                 self.feed(peer, Cause::Other, Input::Verified { ticket, result })?;
                 self.take_delivered(peer, channel)
             }
+            HostEvent::HeadersVerified { ticket, result } => {
+                self.feed(peer, Cause::Other, Input::HeadersVerified { ticket, result })
+            }
+            HostEvent::HeadersRead { peer: to, channel, headers } => {
+                self.feed(peer, Cause::Other, Input::HeadersRead { peer: to, channel, headers })
+            }
             HostEvent::DiskDone => self.disk_done(peer),
             HostEvent::Probed { channel, answers } => self.probed(peer, channel, answers),
             HostEvent::DeliverOpened { channel, session } => self.deliver_opened(peer, channel, session),

@@ -28,8 +28,8 @@ mod socket;
 
 pub use client::{AdminClient, AdminClientError};
 pub use protocol::{
-    AdminCall, AdminRequest, AdminResponse, ChannelStatus, LeadershipStatus, MemberState, MemberStatus,
-    Status, WireRequest,
+    AdminCall, AdminRequest, AdminResponse, CatchUp, ChannelStatus, LeadershipStatus, MemberState,
+    MemberStatus, Status, WireRequest,
 };
 pub use server::AdminServer;
 pub use socket::AdminSocketError;

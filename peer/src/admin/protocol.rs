@@ -100,6 +100,15 @@ pub struct ChannelStatus {
     pub members: u64,
     /// Orderer this peer pulls blocks from at the moment.
     pub orderer: Option<String>,
+    /// Whether the channel is level with what others have and its tip was confirmed.
+    #[serde(default)]
+    pub ready: bool,
+    /// Why it is not, with numbers.
+    #[serde(default)]
+    pub not_ready: Option<String>,
+    /// How it catches up, while blocks are missing.
+    #[serde(default)]
+    pub progress: Option<CatchUp>,
     /// Why the channel stands still, if it was stopped.
     #[serde(default)]
     pub stopped: Option<String>,
@@ -120,6 +129,48 @@ pub struct LeadershipStatus {
     pub reason: Option<String>,
     /// This peer does not hear it, but others do and say so.
     pub hearsay: bool,
+}
+
+/// How a channel catches up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatchUp {
+    /// Blocks others claim to have, as far as they are believed.
+    pub claimed: u64,
+    /// Blocks proven to exist by verified headers.
+    pub proven: u64,
+    /// Connected members that claim the next missing block.
+    pub sources: u64,
+    /// Blocks committed a second, averaged over some seconds.
+    pub blocks_per_s: u64,
+    /// Bytes committed a second.
+    pub bytes_per_s: u64,
+    /// Seconds left at this speed, if it is known.
+    pub left_s: Option<u64>,
+}
+
+/// Characters of the bar.
+const BAR_WIDTH: usize = 30;
+
+impl CatchUp {
+    /// Bar, blocks, speed and time left of a channel that catches up.
+    pub fn line(&self, height: u64) -> String {
+        let total = self.claimed.max(1);
+        let share = (height.min(total) as f64) / (total as f64);
+        let filled = ((share * BAR_WIDTH as f64) as usize).min(BAR_WIDTH);
+        let left = match self.left_s {
+            Some(left_s) => format!("{}:{:02} left", left_s / 60, left_s % 60),
+            None => "time left unknown".to_owned(),
+        };
+        format!(
+            "[{}{}] {height} of {} blocks, {} blocks/s, {:.1} MB/s from {} sources, {left}",
+            "#".repeat(filled),
+            "-".repeat(BAR_WIDTH.saturating_sub(filled)),
+            self.claimed,
+            self.blocks_per_s,
+            self.bytes_per_s as f64 / 1e6,
+            self.sources,
+        )
+    }
 }
 
 /// What a running peer knows about another.
@@ -152,6 +203,24 @@ pub enum MemberState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_channel_that_catches_up_shows_a_bar_and_the_time_left() {
+        let catch_up = CatchUp {
+            claimed: 1_000,
+            proven: 600,
+            sources: 4,
+            blocks_per_s: 50,
+            bytes_per_s: 5_000_000,
+            left_s: Some(75),
+        };
+        let line = catch_up.line(500);
+        assert_eq!(
+            line,
+            "[###############---------------] 500 of 1000 blocks, 50 blocks/s, 5.0 MB/s from 4 sources, 1:15 left"
+        );
+        assert!(CatchUp::default().line(u64::MAX).contains("unknown"));
+    }
 
     #[test]
     fn wire_forms_are_the_documented_ones() {

@@ -1,5 +1,7 @@
 //! `grapevine status`: what the running peer says about itself.
 
+use std::fmt::Write as _;
+
 use super::output;
 use super::settings::Settings;
 use crate::admin::{AdminClient, ChannelStatus, MemberState, Status};
@@ -35,6 +37,14 @@ fn render(status: &Status) -> String {
     text.push('\n');
     text.push_str(&output::table(&rows));
     text.extend(status.channels.iter().filter_map(why_it_leads));
+    for channel in &status.channels {
+        if let Some(reason) = &channel.not_ready {
+            text.push_str(&format!("{} is not ready: {reason}\n", channel.channel));
+        }
+        if let Some(catch_up) = &channel.progress {
+            let _written = writeln!(text, "{}  {}", channel.channel, catch_up.line(channel.height));
+        }
+    }
     let mut rows = vec![["PEER", "MSP", "STATE", "ENDPOINT", "CONNECTED"].map(str::to_owned).to_vec()];
     for member in &status.members {
         let state = match member.state {

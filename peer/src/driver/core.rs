@@ -14,15 +14,17 @@ use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::isolation::Scope;
 use grapevine_channels::node::{ChannelSetup, Event, Input, Node, Output};
 use grapevine_channels::time::Time;
+use grapevine_channels::wire::Headers;
 use grapevine_configs::PeerConfig;
 use tokio::sync::mpsc;
 
 use super::limits::Limits;
 use super::orderer::{OrdererNews, Orderers};
-use super::reader::{NotSent, Reading};
+use super::progress::{self, ProgressLog};
+use super::reader::{ReaderNews, Reading, Wanted};
 use super::stations::Stations;
 use super::trust::Trust;
-use super::verifier::{Verdict, Verifier};
+use super::verifier::{Job, Judged, Verdict, Verifier};
 use super::{INCARNATION_KEY, STOP_GRACE, status};
 use crate::admin::{AdminCall, AdminRequest, AdminResponse};
 use crate::deliver_server::{DeliverChannels, DeliverServer};
@@ -45,7 +47,7 @@ pub(super) struct Feeds {
     pub(super) ledger_reports: mpsc::Receiver<LedgerReport>,
     pub(super) verdicts: mpsc::UnboundedReceiver<Verdict>,
     pub(super) orderer_news: mpsc::Receiver<OrdererNews>,
-    pub(super) not_sent: mpsc::Receiver<NotSent>,
+    pub(super) reader_news: mpsc::Receiver<ReaderNews>,
     pub(super) admin_calls: mpsc::Receiver<AdminCall>,
 }
 
@@ -80,6 +82,7 @@ pub(super) struct Core {
     pub(super) deliver_server: Option<DeliverServer>,
     /// The way of each block, for measurements.
     pub(super) stations: Stations,
+    pub(super) progress_log: ProgressLog,
 }
 
 impl Core {
@@ -120,9 +123,7 @@ impl Core {
                 }
                 Some(verdict) = feeds.verdicts.recv() => self.verdict(verdict),
                 Some(news) = feeds.orderer_news.recv() => self.orderer_news(news),
-                Some(NotSent { peer, channel, number }) = feeds.not_sent.recv() => {
-                    self.feed(Input::NotSent { peer, channel, number });
-                }
+                Some(news) = feeds.reader_news.recv() => self.reader_news(news),
                 Some(call) = feeds.admin_calls.recv() => self.admin_call(call),
             }
         };
@@ -161,13 +162,14 @@ impl Core {
         let deadline = self.node.next_deadline().map(|at| self.started + Duration::from_nanos(at.as_nanos()));
         let restart = self.restarts.values().min().copied();
         let dismissal = self.dismissals.values().map(|(at, _)| *at).min();
-        let wake = deadline.into_iter().chain(restart).chain(dismissal).min();
-        wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(1))
+        let wake = deadline.into_iter().chain(restart).chain(dismissal);
+        wake.fold(self.progress_log.next(), Instant::min)
     }
 
     fn tick(&mut self) {
         self.node.handle_timeout(self.now());
         let now = Instant::now();
+        progress::look(self, now);
         let dismissed: BTreeMap<_, _> = std::mem::take(&mut self.dismissals);
         for (peer, (at, reason)) in dismissed {
             if at > now {
@@ -244,7 +246,18 @@ impl Core {
         }
     }
 
+    fn reader_news(&mut self, news: ReaderNews) {
+        self.feed(match news {
+            ReaderNews::NotSent { peer, channel, number } => Input::NotSent { peer, channel, number },
+            ReaderNews::Headers { peer, channel, headers } => Input::HeadersRead { peer, channel, headers },
+        });
+    }
+
     fn verdict(&mut self, Verdict { ticket, channel, result }: Verdict) {
+        let result = match result {
+            Judged::Block(result) => result,
+            Judged::Headers(result) => return self.feed(Input::HeadersVerified { ticket, result }),
+        };
         let number = result.as_ref().ok().map(AuthenticBlock::number);
         self.stations.verified(ticket, &channel, number);
         let pending = number.filter(|number| *number >= self.ledger.height(&channel));
@@ -411,9 +424,19 @@ impl Core {
                 self.send_block(peer, channel, number, header, block);
             }
             Output::Dial { endpoint } => self.net.dial(endpoint),
-            Output::Verify { ticket, channel, body, .. } => {
+            Output::Verify { ticket, channel, verified: header, body, .. } => {
                 self.stations.received(ticket);
-                self.verifier.verify(ticket, channel, body);
+                self.verifier.verify(Job { ticket, channel, header, body });
+            }
+            Output::VerifyHeaders { ticket, channel, headers } => {
+                self.verifier.verify_headers(ticket, channel, headers);
+            }
+            Output::ReadHeaders { peer, channel, first, count } => {
+                let what = Wanted::Headers { first, count };
+                if self.readings.try_send(Reading { peer, channel: channel.clone(), what }).is_err() {
+                    let headers = Headers { first, ..Headers::default() };
+                    self.feed(Input::HeadersRead { peer, channel, headers });
+                }
             }
             Output::Commit { channel, block } => self.commit(channel, block),
             Output::StartDeliver { channel, next } => {
@@ -467,8 +490,8 @@ impl Core {
         let sent = match block {
             Held::Memory(block) => self.net.send_bulk(peer, header, block.encoded().clone()).is_ok(),
             Held::Ledger(number) => {
-                let reading = Reading { peer, channel: channel.clone(), number, header };
-                self.readings.try_send(reading).is_ok()
+                let what = Wanted::Block { number, header };
+                self.readings.try_send(Reading { peer, channel: channel.clone(), what }).is_ok()
             }
         };
         if !sent {
@@ -526,6 +549,10 @@ impl Core {
             Event::Fork { channel, number, dropped } => tracing::error!(
                 %channel, number, %dropped,
                 "an authentic block contradicts this ledger: the orderers signed two histories"
+            ),
+            Event::Diverged { channel, peer, number, own, theirs } => tracing::error!(
+                %channel, peer = self.name(&peer), number, %own, %theirs,
+                "the history of a member differs from this ledger's from this block on: compare with other organisations which is the agreed one"
             ),
             Event::BlockRejected { channel, from: Some(peer), reason } => {
                 tracing::warn!(%channel, peer = self.name(&peer), reason, "block rejected");

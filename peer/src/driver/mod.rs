@@ -20,6 +20,7 @@ mod clients;
 mod core;
 mod limits;
 mod orderer;
+mod progress;
 mod reader;
 mod settings;
 mod stations;
@@ -87,7 +88,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace) -> anyhow::Result<()> {
     let (ledger_thread, ledger_reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default())?;
     let (verifier, verdicts) = verifier::Verifier::new();
     let (orderers, orderer_news) = orderer::Orderers::new(&config, trust.signer().clone())?;
-    let (readings, not_sent) = reader::spawn(ledger.clone(), net.clone());
+    let (readings, reader_news) = reader::spawn(ledger.clone(), net.clone());
     let (calls, admin_calls) = mpsc::channel(8);
     let stop_admin = CancellationToken::new();
     let serving = tokio::spawn(admin.serve(calls, stop_admin.clone()));
@@ -113,6 +114,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace) -> anyhow::Result<()> {
         client_channels: DeliverChannels::default(),
         deliver_server: None,
         stations: stations::Stations::new(trace),
+        progress_log: progress::ProgressLog::new(started),
     };
     core.join_known_channels()?;
     core.deliver_server =
@@ -125,7 +127,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace) -> anyhow::Result<()> {
         incarnation,
         "running"
     );
-    let feeds = Feeds { net_events, ledger_reports, verdicts, orderer_news, not_sent, admin_calls };
+    let feeds = Feeds { net_events, ledger_reports, verdicts, orderer_news, reader_news, admin_calls };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async {
         tokio::select! {

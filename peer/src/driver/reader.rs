@@ -5,52 +5,105 @@
 
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
+use grapevine_channels::block::{BLOCK_SIZE_MAX, Block};
+use grapevine_channels::wire::Headers;
 use grapevine_crypto::PkiId;
 use tokio::sync::mpsc;
 
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::net::NetHandle;
 
-/// Most blocks waiting to be read.
-pub(super) const WAITING_MAX: usize = 512;
+/// Most readings that wait.
+pub(super) const WAITING_MAX: usize = 4_096;
+/// Bytes of blocks read for one answer with headers.
+const HEADERS_READ_BYTES_MAX: usize = 16 << 20;
 
-/// A block to read and send.
+/// Something to read for a peer.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) peer: PkiId,
     pub(super) channel: ChannelId,
-    pub(super) number: u64,
-    pub(super) header: Bytes,
+    pub(super) what: Wanted,
 }
 
-/// A block that was not sent.
+/// What a peer wants.
 #[derive(Debug)]
-pub(super) struct NotSent {
-    pub(super) peer: PkiId,
-    pub(super) channel: ChannelId,
-    pub(super) number: u64,
+pub(super) enum Wanted {
+    /// A block, to be sent at once behind this header.
+    Block { number: u64, header: Bytes },
+    /// Headers, which the node sends.
+    Headers { first: u64, count: u64 },
 }
 
-/// Starts the task. It ends when the sender is dropped. Failures come at the receiver, one for each reading at most.
-pub(super) fn spawn(ledger: Ledger, net: NetHandle) -> (mpsc::Sender<Reading>, mpsc::Receiver<NotSent>) {
+/// What became of a reading.
+#[derive(Debug)]
+pub(super) enum ReaderNews {
+    /// A block was not sent.
+    NotSent { peer: PkiId, channel: ChannelId, number: u64 },
+    /// Headers to send; none if they cannot be read.
+    Headers { peer: PkiId, channel: ChannelId, headers: Headers },
+}
+
+/// Starts the task. It ends when the sender is dropped. At most one piece of news comes for each reading.
+pub(super) fn spawn(ledger: Ledger, net: NetHandle) -> (mpsc::Sender<Reading>, mpsc::Receiver<ReaderNews>) {
     let (readings, mut waiting) = mpsc::channel::<Reading>(WAITING_MAX);
-    let (failures, not_sent) = mpsc::channel(WAITING_MAX);
+    let (news, receiver) = mpsc::channel(WAITING_MAX);
     tokio::spawn(async move {
-        while let Some(Reading { peer, channel, number, header }) = waiting.recv().await {
+        while let Some(Reading { peer, channel, what }) = waiting.recv().await {
             let (ledger, of) = (ledger.clone(), channel.clone());
-            let read = tokio::task::spawn_blocking(move || ledger.block(&of, number)).await;
-            let sent = match read {
-                Ok(Ok(Some(body))) => net.send_bulk(peer, header, body).is_ok(),
-                Ok(Ok(None)) | Err(_) => false,
-                Ok(Err(error)) => {
-                    tracing::error!(%channel, number, %error, "a block cannot be read for a peer that asked");
-                    false
+            let report = match what {
+                Wanted::Block { number, header } => {
+                    let read = tokio::task::spawn_blocking(move || ledger.block(&of, number)).await;
+                    let sent = match read {
+                        Ok(Ok(Some(body))) => net.send_bulk(peer, header, body).is_ok(),
+                        Ok(Ok(None)) | Err(_) => false,
+                        Ok(Err(error)) => {
+                            tracing::error!(%channel, number, %error, "a block cannot be read for a peer that asked");
+                            false
+                        }
+                    };
+                    (!sent).then_some(ReaderNews::NotSent { peer, channel, number })
+                }
+                Wanted::Headers { first, count } => {
+                    let read = tokio::task::spawn_blocking(move || headers(&ledger, &of, first, count)).await;
+                    let headers = match read {
+                        Ok(Ok(headers)) => headers,
+                        Err(_) => Headers { first, ..Headers::default() },
+                        Ok(Err(error)) => {
+                            tracing::error!(%channel, first, %error, "headers cannot be read for a peer that asked");
+                            Headers { first, ..Headers::default() }
+                        }
+                    };
+                    Some(ReaderNews::Headers { peer, channel, headers })
                 }
             };
-            if !sent && failures.send(NotSent { peer, channel, number }).await.is_err() {
+            if let Some(report) = report
+                && news.send(report).await.is_err()
+            {
                 return;
             }
         }
     });
-    (readings, not_sent)
+    (readings, receiver)
+}
+
+/// Headers of consecutive blocks, as many as [`HEADERS_READ_BYTES_MAX`] bytes of blocks have, at least one.
+fn headers(ledger: &Ledger, channel: &ChannelId, first: u64, count: u64) -> Result<Headers, LedgerError> {
+    let mut bytes = 0usize;
+    let blocks = ledger.iterate(channel, first..first.saturating_add(count)).take_while(|block| {
+        let before = bytes;
+        bytes = bytes.saturating_add(block.as_ref().map_or(0, |(_, encoded)| encoded.len()));
+        before < HEADERS_READ_BYTES_MAX
+    });
+    let decoded = blocks.map(|block| {
+        let (number, encoded) = block?;
+        let size = encoded.len();
+        let block = Block::decode(encoded, BLOCK_SIZE_MAX).map_err(|error| LedgerError::Damaged {
+            channel: channel.clone(),
+            number,
+            detail: error.to_string(),
+        })?;
+        Ok((block, size))
+    });
+    Headers::of(first, decoded)
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use grapevine_channels::ChannelId;
 use grapevine_channels::membership;
+use grapevine_channels::reconciliation::Progress;
 
 use super::core::Core;
-use crate::admin::{ChannelStatus, LeadershipStatus, MemberState, MemberStatus, Status};
+use crate::admin::{CatchUp, ChannelStatus, LeadershipStatus, MemberState, MemberStatus, Status};
 
 /// The state of the peer at this moment.
 pub(super) fn status(core: &Core) -> Status {
@@ -50,6 +51,7 @@ fn channel(core: &Core, id: &ChannelId) -> ChannelStatus {
         core.node.membership().member(&leader).map(|member| member.credential.name.clone())
     });
     let tip = core.ledger.tip(id);
+    let not_ready = not_ready(core, id);
     ChannelStatus {
         channel: id.to_string(),
         height: core.ledger.height(id),
@@ -60,6 +62,9 @@ fn channel(core: &Core, id: &ChannelId) -> ChannelStatus {
         leadership: leadership(core, id),
         members: u64::try_from(core.node.channel_members(id).len()).unwrap_or(u64::MAX).saturating_add(1),
         orderer: core.orderers.endpoint(id).map(ToOwned::to_owned),
+        ready: not_ready.is_none(),
+        not_ready,
+        progress: core.node.progress(id).filter(|progress| progress.claimed > progress.height).map(catch_up),
         stopped: core.halted.get(id).cloned(),
     }
 }
@@ -75,6 +80,26 @@ fn leadership(core: &Core, id: &ChannelId) -> Option<LeadershipStatus> {
         reason: account.reason.map(|reason| reason.words().to_owned()),
         hearsay: account.hearsay,
     })
+}
+
+/// Progress as an operator reads it.
+pub(super) fn catch_up(progress: Progress) -> CatchUp {
+    CatchUp {
+        claimed: progress.claimed,
+        proven: progress.proven,
+        sources: u64::try_from(progress.sources).unwrap_or(u64::MAX),
+        blocks_per_s: progress.blocks_per_s as u64,
+        bytes_per_s: progress.bytes_per_s as u64,
+        left_s: progress.left.map(|left| left.as_secs()),
+    }
+}
+
+/// What keeps a channel from being ready, in words for the operator.
+pub(super) fn not_ready(core: &Core, id: &ChannelId) -> Option<String> {
+    match core.halted.get(id) {
+        Some(reason) => Some(format!("stopped: {reason}")),
+        None => core.node.not_ready(id).map(|reason| reason.to_string()),
+    }
 }
 
 fn counters(core: &Core) -> BTreeMap<String, u64> {
@@ -121,6 +146,11 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
             ("chain_unlinked", chain.unlinked),
             ("chain_conflicts", chain.conflicts),
             ("reconciliation_requests", reconciliation.requests),
+            ("reconciliation_header_requests", reconciliation.header_requests),
+            ("reconciliation_headers", reconciliation.headers),
+            ("reconciliation_hedges", reconciliation.hedges),
+            ("reconciliation_unproven_claims", reconciliation.unproven_claims),
+            ("reconciliation_diverged", reconciliation.diverged),
             ("reconciliation_timeouts", reconciliation.timeouts),
             ("reconciliation_refused", reconciliation.refused),
         ];

@@ -4,6 +4,8 @@
 //! the machine has cores. How many wait is bounded by who asks: the node for peers' blocks, the permits of the orderer streams for
 //! theirs.
 //!
+//! A block whose header was verified before is checked against that: by its data hash, without signatures.
+//!
 //! A block that names a config this peer has not reached yet waits, at most [`PARKED_MAX`] and [`PARKED_BYTES_MAX`] a
 //! channel; over it, it is dropped as untimely and fetched again later. A config block is verified under the config before it, and the config it brings in
 //! is computed in the same place; it takes effect when the driver reports the block as committed.
@@ -17,7 +19,8 @@ use grapevine_channels::ChannelId;
 use grapevine_channels::block::{AuthenticBlock, Block};
 use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::node::{Rejection, Ticket};
-use grapevine_channels::verify::{BlockVerifier, VerifyError};
+use grapevine_channels::verify::{BlockVerifier, VerifiedHeader, VerifyError};
+use grapevine_channels::wire::Headers;
 use grapevine_crypto::Digest;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -31,19 +34,30 @@ pub(super) const PARKED_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Verdict {
     pub(super) ticket: Ticket,
     pub(super) channel: ChannelId,
-    pub(super) result: Result<AuthenticBlock, Rejection>,
+    pub(super) result: Judged,
 }
 
+/// A block, or a range of headers.
 #[derive(Debug)]
-struct Parked {
-    ticket: Ticket,
-    body: Bytes,
+pub(super) enum Judged {
+    Block(Result<AuthenticBlock, Rejection>),
+    Headers(Result<Vec<VerifiedHeader>, Rejection>),
+}
+
+/// A block to be verified.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) ticket: Ticket,
+    pub(super) channel: ChannelId,
+    /// The verified header of the number it is said to have.
+    pub(super) header: Option<VerifiedHeader>,
+    pub(super) body: Bytes,
 }
 
 #[derive(Debug)]
 struct ChannelState {
     verifier: BlockVerifier,
-    parked: Vec<Parked>,
+    parked: Vec<Job>,
     /// Configs that verified config blocks bring in, by the block's header hash; bounded by the blocks in flight.
     next: BTreeMap<Digest, Result<Arc<ChannelConfig>, String>>,
 }
@@ -79,13 +93,29 @@ impl Verifier {
     }
 
     /// Verifies a block; its verdict comes later.
-    pub(super) fn verify(&self, ticket: Ticket, channel: ChannelId, body: Bytes) {
+    pub(super) fn verify(&self, job: Job) {
+        self.in_pool(|pool| pool.judge(job));
+    }
+
+    /// Verifies the signatures of headers; their verdict comes later.
+    pub(super) fn verify_headers(&self, ticket: Ticket, channel: ChannelId, headers: Headers) {
+        self.in_pool(move |pool| {
+            let Some(verifier) = pool.lock().get(&channel).map(|state| state.verifier.clone()) else {
+                return;
+            };
+            let result = Judged::Headers(judge_headers(&verifier, &headers));
+            // The receiver is gone only when the peer is stopping.
+            let _stopping = pool.verdicts.send(Verdict { ticket, channel, result });
+        });
+    }
+
+    fn in_pool(&self, judge: impl FnOnce(&Self) + Send + 'static) {
         let pool = self.clone();
         tokio::spawn(async move {
             let Ok(permit) = pool.workers.clone().acquire_owned().await else { return };
             // A closed receiver means the peer is stopping.
             let _stopping = tokio::task::spawn_blocking(move || {
-                pool.judge(ticket, channel, body);
+                judge(&pool);
                 drop(permit);
             })
             .await;
@@ -108,18 +138,23 @@ impl Verifier {
             state.next.clear();
             (config, std::mem::take(&mut state.parked))
         };
-        for Parked { ticket, body } in parked {
-            self.verify(ticket, channel.clone(), body);
+        for job in parked {
+            self.verify(job);
         }
         Some(Ok(next))
     }
 
-    fn judge(&self, ticket: Ticket, channel: ChannelId, body: Bytes) {
+    fn judge(&self, job: Job) {
+        let Job { ticket, channel, header, body } = job;
         let Some(verifier) = self.lock().get(&channel).map(|state| state.verifier.clone()) else { return };
         let size_max = verifier.config().block_size_max();
-        let verified = Block::decode(body.clone(), size_max)
-            .map_err(VerifyError::from)
-            .and_then(|block| verifier.verify(block));
+        let verified = Block::decode(body.clone(), size_max).map_err(VerifyError::from).and_then(|block| {
+            match header.as_ref().filter(|header| header.hash() == block.header_hash()) {
+                Some(header) => verifier.verify_body(&block, header),
+                // Nothing is known of it, or it is another block than the one of the verified header.
+                None => verifier.verify(block),
+            }
+        });
         let result = match verified {
             Ok(block) => {
                 if block.is_config() {
@@ -132,9 +167,9 @@ impl Verifier {
                 Ok(block)
             }
             Err(VerifyError::OtherConfig { last_config, config, .. }) if last_config > config => {
-                match self.park(&channel, config, ticket, body) {
+                match self.park(config, Job { ticket, channel: channel.clone(), header, body }) {
                     Parking::Waits => return,
-                    Parking::ConfigChanged(body) => return self.judge(ticket, channel, body),
+                    Parking::ConfigChanged(job) => return self.judge(job),
                     Parking::Full => Err(Rejection::Untimely(format!(
                         "it needs the config of block {last_config}, and too many others wait for that"
                     ))),
@@ -144,20 +179,20 @@ impl Verifier {
             Err(error) => Err(Rejection::Forged(error.to_string())),
         };
         // The receiver is gone only when the peer is stopping.
-        let _stopping = self.verdicts.send(Verdict { ticket, channel, result });
+        let _stopping = self.verdicts.send(Verdict { ticket, channel, result: Judged::Block(result) });
     }
 
-    fn park(&self, channel: &ChannelId, config: u64, ticket: Ticket, body: Bytes) -> Parking {
+    fn park(&self, config: u64, job: Job) -> Parking {
         let mut channels = self.lock();
-        let Some(state) = channels.get_mut(channel) else { return Parking::Full };
+        let Some(state) = channels.get_mut(&job.channel) else { return Parking::Full };
         if state.verifier.config().config_block_number() != config {
-            return Parking::ConfigChanged(body);
+            return Parking::ConfigChanged(job);
         }
         let bytes: usize = state.parked.iter().map(|parked| parked.body.len()).sum();
-        if state.parked.len() >= PARKED_MAX || bytes.saturating_add(body.len()) > PARKED_BYTES_MAX {
+        if state.parked.len() >= PARKED_MAX || bytes.saturating_add(job.body.len()) > PARKED_BYTES_MAX {
             return Parking::Full;
         }
-        state.parked.push(Parked { ticket, body });
+        state.parked.push(job);
         Parking::Waits
     }
 
@@ -169,6 +204,19 @@ impl Verifier {
 enum Parking {
     Waits,
     /// Meanwhile another config came into force: judge again.
-    ConfigChanged(Bytes),
+    ConfigChanged(Job),
     Full,
+}
+
+/// The headers that hold, up to the first that another config decides about. The first that does not hold spoils the range.
+fn judge_headers(verifier: &BlockVerifier, headers: &Headers) -> Result<Vec<VerifiedHeader>, Rejection> {
+    let mut verified = Vec::with_capacity(headers.entries.len());
+    for (header, signatures_metadata) in headers.headers() {
+        match verifier.verify_header(header, signatures_metadata) {
+            Ok(header) => verified.push(header),
+            Err(VerifyError::OtherConfig { .. }) => break,
+            Err(error) => return Err(Rejection::Forged(error.to_string())),
+        }
+    }
+    Ok(verified)
 }

@@ -1,0 +1,168 @@
+//! Catching up: headers and blocks that are asked for, the room they may take, and how the channel does.
+
+use grapevine_crypto::PkiId;
+
+use super::{Event, Node, Output, Penalty, Rejection, Ticket, Verifying};
+use crate::ChannelId;
+use crate::chain::PENDING_BYTES_MAX;
+use crate::reconciliation::{Ask, Elsewhere, NotReady, Progress};
+use crate::time::Time;
+use crate::verify::VerifiedHeader;
+use crate::wire::{self, ChannelBody, HEADERS_PER_RANGE_MAX, Headers, HeadersRequest, Request};
+
+/// Most requests for headers of one peer being read from the ledger at a time.
+pub const HEADER_READS_PER_PEER_MAX: usize = 4;
+
+/// A range of headers in the worker pool.
+#[derive(Debug)]
+pub(super) struct VerifyingHeaders {
+    channel: ChannelId,
+    peer: PkiId,
+    first: u64,
+    /// Sizes of the blocks, as the peer says.
+    sizes: Vec<usize>,
+}
+
+impl Node {
+    /// Asks for what the channel lacks, if a look is due.
+    pub(super) fn reconcile(&mut self, now: Time, id: &ChannelId) {
+        let room = self.room();
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let (dissemination, arriving) = (&channel.dissemination, &channel.arriving);
+        let elsewhere = |number| {
+            if arriving.contains_key(&number) {
+                Elsewhere::Arriving
+            } else if dissemination.is_pursuing(number) {
+                Elsewhere::Pursued
+            } else {
+                Elsewhere::Nowhere
+            }
+        };
+        for ask in channel.reconciliation.handle_timeout(now, &channel.chain, room, elsewhere) {
+            match ask {
+                Ask::Blocks { peer, numbers } => {
+                    self.send(peer, id, ChannelBody::Request(Request { numbers }))
+                }
+                Ask::Headers { peer, first, count } => {
+                    self.send(peer, id, ChannelBody::HeadersRequest(HeadersRequest { first, count }));
+                }
+                Ask::State { peer } => {
+                    let own = self.channels.get(id).map(|channel| channel.state());
+                    if let Some(ChannelBody::State(own)) = own {
+                        self.send(peer, id, ChannelBody::State(wire::State { answer: true, ..own }));
+                    }
+                }
+                Ask::Diverged { peer, number, own, theirs } => {
+                    self.event(Event::Diverged { channel: id.clone(), peer, number, own, theirs });
+                }
+            }
+        }
+    }
+
+    /// Bytes that may be asked for beyond what is: one bound for all channels and all ways a block comes.
+    fn room(&self) -> usize {
+        let waiting = self.channels.values().map(|channel| {
+            channel.chain.waiting_bytes().saturating_add(channel.reconciliation.asked_bytes())
+        });
+        let taken = waiting.fold(self.verifying_bytes, usize::saturating_add);
+        PENDING_BYTES_MAX.saturating_sub(taken)
+    }
+
+    /// Tells a channel's chain how much of the in-order buffer the others leave it.
+    pub(super) fn share_room(&mut self, id: &ChannelId) {
+        let others = self.channels.iter().filter(|(other, _)| *other != id);
+        let others: usize = others.map(|(_, channel)| channel.chain.waiting_bytes()).sum();
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.chain.set_pending_bytes_max(PENDING_BYTES_MAX.saturating_sub(others));
+        }
+    }
+
+    /// A block is no longer being verified.
+    pub(super) fn arrived(&mut self, entry: &Verifying) {
+        let (Some(claim), Some(channel)) = (entry.claim, self.channels.get_mut(&entry.channel)) else {
+            return;
+        };
+        if let Some(count) = channel.arriving.get_mut(&claim.number) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                channel.arriving.remove(&claim.number);
+            }
+        }
+    }
+
+    /// Answers a request for headers from the ledger; what is not committed is not told.
+    pub(super) fn serve_headers(&mut self, peer: PkiId, id: &ChannelId, request: &HeadersRequest) {
+        let Some(channel) = self.channels.get(id) else { return };
+        let (first, height) = (request.first, channel.chain.height());
+        let count = request.count.min(HEADERS_PER_RANGE_MAX as u64).min(height.saturating_sub(first));
+        if count == 0 {
+            return self.send(peer, id, ChannelBody::Headers(Headers { first, ..Headers::default() }));
+        }
+        let reads = self.reading_headers.entry(peer).or_default();
+        if *reads >= HEADER_READS_PER_PEER_MAX {
+            self.counters.headers_over_bound += 1;
+            return;
+        }
+        *reads += 1;
+        self.outputs.push_back(Output::ReadHeaders { peer, channel: id.clone(), first, count });
+    }
+
+    pub(super) fn handle_headers_read(&mut self, peer: PkiId, id: &ChannelId, headers: Headers) {
+        if let Some(reads) = self.reading_headers.get_mut(&peer) {
+            *reads = reads.saturating_sub(1);
+            if *reads == 0 {
+                self.reading_headers.remove(&peer);
+            }
+        }
+        self.send(peer, id, ChannelBody::Headers(headers));
+    }
+
+    pub(super) fn handle_headers(&mut self, now: Time, peer: PkiId, id: &ChannelId, headers: Headers) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        if channel.reconciliation.handle_headers(now, peer, &headers, &channel.chain) {
+            let ticket = Ticket(self.next_ticket);
+            self.next_ticket += 1;
+            let size = |entry: &wire::HeaderEntry| usize::try_from(entry.block_bytes).unwrap_or(usize::MAX);
+            let sizes = headers.entries.iter().map(size).collect();
+            let entry = VerifyingHeaders { channel: id.clone(), peer, first: headers.first, sizes };
+            self.verifying_headers.insert(ticket, entry);
+            self.outputs.push_back(Output::VerifyHeaders { ticket, channel: id.clone(), headers });
+        }
+        self.reconcile(now, id);
+    }
+
+    pub(super) fn handle_headers_verified(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        result: Result<Vec<VerifiedHeader>, Rejection>,
+    ) {
+        let Some(entry) = self.verifying_headers.remove(&ticket) else { return };
+        let VerifyingHeaders { channel: id, peer, first, sizes } = entry;
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let verified = match result {
+            Ok(headers) => Some(headers.into_iter().zip(sizes).collect()),
+            Err(Rejection::Forged(reason)) => {
+                self.counters.blocks_rejected += 1;
+                self.outputs.push_back(Output::Penalise { peer, why: Penalty::BadHeader(reason) });
+                None
+            }
+            Err(_) => Some(Vec::new()),
+        };
+        channel.reconciliation.handle_verified_headers(now, peer, first, verified, &channel.chain);
+        self.reconcile(now, &id);
+    }
+
+    /// How far a channel is behind, and how fast it catches up.
+    pub fn progress(&self, id: &ChannelId) -> Option<Progress> {
+        let channel = self.channels.get(id)?;
+        Some(channel.reconciliation.progress(&channel.chain))
+    }
+
+    /// Why a channel is not ready; `None`: it is, or it is not joined.
+    pub fn not_ready(&self, id: &ChannelId) -> Option<NotReady> {
+        let channel = self.channels.get(id)?;
+        let organizations = self.scopes.get(id).map_or(1, |scope| scope.organizations.len());
+        channel.reconciliation.not_ready(&channel.chain, channel.orderer_contact, organizations)
+    }
+}
