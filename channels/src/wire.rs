@@ -44,11 +44,17 @@ pub const HEADERS_BYTES_MAX: usize = FRAME_SIZE_MAX / 2;
 /// Most records one membership view frame may carry.
 pub const RECORDS_PER_VIEW_MAX: usize = 100;
 
+/// Bytes of one entry of a [`ViewList`].
+pub const VIEW_ENTRY_SIZE: usize = 28;
+
+/// Most entries of one [`ViewList`]; one of this size fills half of [`FRAME_SIZE_MAX`].
+pub const VIEW_ENTRIES_MAX: usize = 4_096;
+
 /// A control frame.
 #[derive(Clone, PartialEq, Message)]
 pub struct Frame {
     /// What the frame says.
-    #[prost(oneof = "FrameBody", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "FrameBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub body: Option<FrameBody>,
 }
 
@@ -76,6 +82,36 @@ pub enum FrameBody {
     /// Answers a ping at once.
     #[prost(message, tag = "7")]
     Pong(Nonce),
+    /// Digest of the sender's view, 32 bytes; who has another answers with a list.
+    #[prost(bytes = "vec", tag = "8")]
+    ViewRoot(Vec<u8>),
+    /// A part of the sender's view; who knows more or newer answers with the records.
+    #[prost(message, tag = "9")]
+    ViewList(ViewList),
+    /// Asks to look for the member of this PKI-ID, which the sender does not hear.
+    #[prost(bytes = "vec", tag = "10")]
+    LookFor(Vec<u8>),
+    /// The member of this PKI-ID, asked for, was heard.
+    #[prost(bytes = "vec", tag = "11")]
+    Heard(Vec<u8>),
+    /// The sender suspects the member of this PKI-ID to be dead.
+    #[prost(bytes = "vec", tag = "12")]
+    Suspicion(Vec<u8>),
+}
+
+/// A part of a view: which members the sender knows, and how new its records of them are.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ViewList {
+    /// The part covers PKI-IDs whose first 8 bytes, as a number, lie between this and `last`, both included.
+    #[prost(fixed64, tag = "1")]
+    pub first: u64,
+    /// See `first`.
+    #[prost(fixed64, tag = "2")]
+    pub last: u64,
+    /// Entries of [`VIEW_ENTRY_SIZE`] bytes, at most [`VIEW_ENTRIES_MAX`]: the first 8 bytes of the PKI-ID, the first 4 of the
+    /// identity's SHA-256, incarnation and sequence of the newest record, 8 bytes each, big endian.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub entries: Bytes,
 }
 
 /// What a pong repeats of its ping.
@@ -500,6 +536,20 @@ impl Frame {
             }
             FrameBody::Joined(joined) if joined.proofs.len() > NUMBERS_PER_FRAME_MAX => {
                 Err(WireError::OutOfBounds("joined channels"))
+            }
+            FrameBody::ViewRoot(digest)
+            | FrameBody::LookFor(digest)
+            | FrameBody::Heard(digest)
+            | FrameBody::Suspicion(digest)
+                if digest.len() != 32 =>
+            {
+                Err(WireError::OutOfBounds("digest"))
+            }
+            FrameBody::ViewList(list)
+                if list.entries.len() > VIEW_ENTRIES_MAX * VIEW_ENTRY_SIZE
+                    || list.entries.len() % VIEW_ENTRY_SIZE != 0 =>
+            {
+                Err(WireError::OutOfBounds("view list"))
             }
             FrameBody::Channel(frame) => check_channel_frame(frame).map(|()| body),
             _ => Ok(body),

@@ -17,12 +17,12 @@
 //! | pullInterval | 4s | 1s | a digest costs some dozens of bytes; a missed push should not cost four seconds |
 //! | pullPeerNum | 3 | 3 | |
 //! | maxBlockCountToStore | 10 | 100 | at a hundred small blocks a second, ten are a tenth of a second |
-//! | aliveTimeInterval | 5s | 1s | a heartbeat is one small signed message |
-//! | aliveExpirationTimeout | 25s | 5s | five missed heartbeats, as in Fabric |
+//! | aliveTimeInterval | 5s | 1s | time between two looks at each watched member; own records are signed anew every 3 × members such intervals |
+//! | aliveExpirationTimeout | 25s | 5s | five intervals, as in Fabric; grows with the members like the interval of records, and counts only for members that nobody watches |
 //! | reconnectInterval | 25s | 1s | a restarted peer should be back at once; one dial a second to a dead one is nothing |
 //! | election.startupGracePeriod | 15s | 2s | longest wait for a stable view before the first election |
 //! | election.membershipSampleInterval | 1s | 200ms | |
-//! | election.leaderAliveThreshold | 10s | 1500ms | silence before the others elect again; several leader messages fit in |
+//! | election.leaderAliveThreshold | 10s | 1500ms | the lease: silence before the others elect again; five declarations fit in |
 //! | election.leaderElectionDuration | 5s | 300ms | some round trips of a slow network |
 //! | state.enabled | false | true | without it a gap stays until the orderer is asked |
 //! | state.checkInterval | 10s | 500ms | heights travel anyway; comparing them is free |
@@ -73,9 +73,9 @@ pub struct GossipConfig {
     pub pull_peer_num: usize,
     /// Newest blocks of each channel kept in memory to answer digests.
     pub max_block_count_to_store: usize,
-    /// Time between two heartbeats.
+    /// Time between two looks at each watched member; records are spread in multiples of it.
     pub alive_time_interval: Period,
-    /// Silence after which a peer counts as dead.
+    /// Age of a record after which a member that nobody watches counts as dead; grows with the members.
     pub alive_expiration_timeout: Period,
     /// Time between two attempts to reach dead or missing peers.
     pub reconnect_interval: Period,

@@ -108,12 +108,13 @@ impl Dialer {
         }
     }
 
-    pub(super) fn failed(&mut self, endpoint: &str, now: Time) {
-        if let Some(target) = self.targets.get_mut(endpoint) {
-            target.failures = target.failures.saturating_add(1);
-            let factor = 2u32.saturating_pow(target.failures.saturating_sub(1)).min(BACKOFF_FACTOR_MAX);
-            target.next = now + self.interval * factor;
-        }
+    /// A dial failed: the member that advertises the endpoint, and how often it failed in a row.
+    pub(super) fn failed(&mut self, endpoint: &str, now: Time) -> Option<(Option<PkiId>, u32)> {
+        let target = self.targets.get_mut(endpoint)?;
+        target.failures = target.failures.saturating_add(1);
+        let factor = 2u32.saturating_pow(target.failures.saturating_sub(1)).min(BACKOFF_FACTOR_MAX);
+        target.next = now + self.interval * factor;
+        Some((target.member, target.failures))
     }
 
     /// A member showed life: its endpoint is worth dialling without backoff.

@@ -2,8 +2,9 @@
 //!
 //! # Promise
 //! * Every peer of the own organisation, and every peer of an organisation that shares a channel and has an external
-//!   endpoint, becomes known; while its records arrive it is *alive*, after `alive_expiration` without a newer one
-//!   *dead*, and with the next newer one alive again. Dead members are dialled on; after
+//!   endpoint, becomes known, by digests within one and a half round trips of a new member's first connection.
+//! * Who is silent is *suspect*, may refute, and is *dead* for those who did not hear it themselves (`detector.rs`). Dead
+//!   members are dialled and pinged on; a newer record, a connection or a frame over one brings them back. After
 //!   `alive_expiration` × [`PURGE_FACTOR`] they are forgotten, save those at bootstrap and anchor endpoints.
 //! * Nothing changes for a record that is forged, replayed, stale or of an organisation that shares no channel.
 //!
@@ -11,10 +12,12 @@
 //! A [`SignedAlive`] is signed by its subject over [`ALIVE_TAG`] ‖ payload; the payload names the network, the
 //! SHA-256 of the subject's identity, its libp2p PeerId and external endpoint, and an incarnation and sequence. Records
 //! of a member order by (certificate NotBefore, serial, incarnation, sequence): a renewed certificate keeps the member
-//! (the PKI-ID does not depend on it) and outdates everything signed with the older one. Each `alive_interval` a
-//! node signs a record and sends it to `fanout` random connected peers; whoever stores it as new passes it on once.
-//! On connecting, both sides send what the other may know, its own newest record included. Heartbeats leave out the identity; who lacks it asks
-//! the sender.
+//! (the PKI-ID does not depend on it) and outdates everything signed with the older one. Whoever stores a record as new
+//! passes it on once to `fanout` random connected peers, to more when it brings news ([`Membership`]'s `spread`). Own
+//! records are signed anew when something changes, to refute an accusation, after standing still, and every
+//! `alive_interval` × [`SPREAD_FACTOR`] × members: what they cost a peer so does not grow with the network. Between, pings
+//! (`detector.rs`) and digests (`view.rs`) do the work. On connecting, each side sends its own record and what it
+//! knows of the other. Heartbeats leave out the identity; who lacks it asks the sender.
 //!
 //! # Disclosure
 //! Own-organisation peers get everything. A foreign peer gets records of its own organisation and of ours, only with an
@@ -22,33 +25,44 @@
 //!
 //! # Bounds
 //! At most [`MEMBERS_MAX`] members: a record of one more is dropped and counted. At most [`UNKNOWN_MAX`] identity
-//! questions open, [`TOMBSTONES_MAX`] purged members remembered so that replays don't bring them back (oldest go).
+//! questions open, [`TOMBSTONES_MAX`] purged members remembered so that replays don't bring them back (oldest go). News are
+//! passed on widely [`NEWS_MAX`] times a second, more narrowly; digests close the gaps.
 //!
 //! # Attacks
 //! Replay: ordering and tombstones. Moving a valid internal endpoint to another record: its signature covers the
 //! record. Another process with our identity: a record of our own that outbids ours makes us adopt its incarnation + 1,
-//! at our next record, and raises [`MembershipOutput::Alarm`], except soon after a start, when it is a former self.
+//! at once, and raises [`MembershipOutput::Alarm`], except soon after a start, when it is a former self. False
+//! accusations make others look, no more. A list of a view makes us send what its sender may know anyway.
 
+mod detector;
 mod dialer;
+mod liveness;
+mod own;
 mod record;
+mod spread;
 #[cfg(test)]
 mod tests;
+mod types;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use grapevine_crypto::{MspId, PkiId};
-use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IteratorRandom;
+use rand::{Rng, RngExt, SeedableRng};
 
 use crate::authority::{Authority, Credential};
 use crate::time::{Time, earliest};
 use crate::wire::{Alive, RECORDS_PER_VIEW_MAX, SignedAlive};
+use detector::{Detector, DetectorConfig};
 use dialer::Dialer;
 pub use record::{ALIVE_TAG, INTERNAL_TAG, Order, RecordError};
-use record::{Checked, check, sign};
+use record::{Checked, check};
+pub use types::{Member, MemberState, MembershipConfig, MembershipCounters, MembershipOutput, Probe};
+use view::ROOT_INTERVAL_FACTOR;
 
 /// Most members known at a time, self not counted.
 pub const MEMBERS_MAX: usize = 10_000;
@@ -65,105 +79,18 @@ const FORMER_SELF_FACTOR: u32 = 2;
 const ALARM_INTERVAL: Duration = Duration::from_secs(60);
 /// An identity is asked for at most once in this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How membership behaves; the names in brackets are peer.yaml's.
-#[derive(Debug, Clone)]
-pub struct MembershipConfig {
-    /// The network's name (`network.id`).
-    pub network_id: String,
-    /// Endpoint for the own organisation (`peer.gossip.endpoint`, else `peer.listenAddress`).
-    pub internal_endpoint: String,
-    /// Endpoint for other organisations (`peer.gossip.externalEndpoint`); empty: invisible to them.
-    pub external_endpoint: String,
-    /// Own-organisation endpoints dialled until connected (`peer.gossip.bootstrap`).
-    pub bootstrap: Vec<String>,
-    /// Time between own records (`aliveTimeInterval`).
-    pub alive_interval: Duration,
-    /// Silence after which a member counts as dead (`aliveExpirationTimeout`).
-    pub alive_expiration: Duration,
-    /// Time between dials of one endpoint (`reconnectInterval`).
-    pub reconnect_interval: Duration,
-    /// Peers a record is sent or passed on to (`propagatePeerNum`).
-    pub fanout: usize,
-    /// Connections after which foreign members are no longer dialled.
-    pub connections_max: usize,
-}
-
-/// Whether a member is alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemberState {
-    /// A record newer than any before came within the expiration.
-    Alive,
-    /// None did.
-    Dead,
-}
-
-/// What is known of one other member.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// Its identity.
-    pub credential: Credential,
-    /// Alive or dead.
-    pub state: MemberState,
-    /// Order of its newest record.
-    pub order: Order,
-    /// Its libp2p PeerId.
-    pub peer_id: Vec<u8>,
-    /// Endpoint for other organisations, empty if none.
-    pub external_endpoint: String,
-    /// Endpoint for its own organisation, if it was told to us.
-    pub internal_endpoint: Option<String>,
-    last_seen: Time,
-    identity_digest: Vec<u8>,
-    record: SignedAlive,
-}
-
-impl Member {
-    /// The endpoint this node should dial, if it may know one.
-    pub fn endpoint(&self) -> Option<&str> {
-        let internal = self.internal_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
-        internal.or_else(|| Some(self.external_endpoint.as_str()).filter(|endpoint| !endpoint.is_empty()))
-    }
-}
-
-/// What membership wants done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum MembershipOutput {
-    /// Send one record.
-    SendAlive {
-        /// To this connected peer.
-        peer: PkiId,
-        /// The record, fit for it.
-        record: SignedAlive,
-    },
-    /// Send many records (at most [`RECORDS_PER_VIEW_MAX`]).
-    SendView {
-        /// To this connected peer.
-        peer: PkiId,
-        /// The records, fit for it.
-        records: Vec<SignedAlive>,
-    },
-    /// Ask for identities.
-    AskIdentities {
-        /// This connected peer, who sent records of them.
-        peer: PkiId,
-        /// SHA-256 of the marshalled identities.
-        digests: Vec<Vec<u8>>,
-    },
-    /// Connect to an endpoint.
-    Dial {
-        /// `host:port`.
-        endpoint: String,
-    },
-    /// Remember the incarnation across restarts before the next record is sent.
-    PersistIncarnation(u64),
-    /// A member is alive for the first time or again.
-    Alive(PkiId),
-    /// A member is dead.
-    Dead(PkiId),
-    /// Something an operator must hear of, in plain words.
-    Alarm(String),
-}
+/// Own records are spread every so many alive intervals for each member.
+pub const SPREAD_FACTOR: u32 = 3;
+/// News passed on widely in one second.
+pub const NEWS_MAX: u32 = 32;
+/// A refutation is signed at most once in this time.
+const REFUTE_AGAIN: Duration = Duration::from_millis(200);
+/// Time between two looks for records that are too old, members to purge, and the dead to ping.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Dead members with a connection that are pinged in one sweep.
+const DEAD_PINGED_MAX: usize = 8;
+/// Failed dials of a live member's endpoint after which an operator hears of it.
+const FAILURES_BEFORE_NOTICE: u32 = 3;
 
 /// What is remembered of a member that was forgotten.
 #[derive(Debug)]
@@ -171,19 +98,6 @@ struct Tombstone {
     order: Order,
     record: SignedAlive,
     last_seen: Time,
-}
-
-/// Counts of what was dropped and why.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct MembershipCounters {
-    /// Records with a bad signature, of another network, of an unknown organisation, or malformed.
-    pub records_rejected: u64,
-    /// Records not newer than what was known.
-    pub records_stale: u64,
-    /// Records of new members beyond [`MEMBERS_MAX`].
-    pub members_over_bound: u64,
-    /// Identity questions not asked because [`UNKNOWN_MAX`] were open.
-    pub unknown_over_bound: u64,
 }
 
 /// The membership machine. See the module's header.
@@ -207,8 +121,24 @@ pub struct Membership {
     tombstones: BTreeMap<PkiId, Tombstone>,
     unknown: BTreeMap<Vec<u8>, Time>,
     connected: BTreeMap<PkiId, MspId>,
+    /// Connected peers that have not introduced themselves yet; each is sent the root of the view when it does.
+    unintroduced: BTreeSet<PkiId>,
     dialer: Dialer,
+    detector: Detector,
+    /// The own record as it was signed last, without identity.
+    current: Option<SignedAlive>,
     next_alive: Time,
+    next_sweep: Time,
+    next_root: Time,
+    next_list: Time,
+    list_wanted: Option<PkiId>,
+    /// Exclusive or of the entries of all living members; see `view.rs`.
+    root: [u8; 32],
+    refuted_at: Option<Time>,
+    /// News passed on widely in the second that began then.
+    news: (Time, u32),
+    /// When this peer said it would wake; later means that it stood still.
+    promised: Option<Time>,
     rng: ChaCha8Rng,
     outputs: VecDeque<MembershipOutput>,
     counters: MembershipCounters,
@@ -224,12 +154,31 @@ impl Membership {
         incarnation: u64,
         wall_start: i64,
         now: Time,
-        rng: ChaCha8Rng,
+        mut rng: ChaCha8Rng,
     ) -> Self {
         let own_endpoints = [config.internal_endpoint.clone(), config.external_endpoint.clone()];
         let mut dialer = Dialer::new(config.reconnect_interval, own_endpoints.into_iter().collect());
         dialer.set_permanent("bootstrap", config.bootstrap.iter().cloned().collect(), now);
+        let detector_config = DetectorConfig {
+            interval: config.alive_interval,
+            timeout: config.alive_interval * 2 / 5,
+            suspicion: config.alive_interval * 4 / 5,
+        };
+        let detector_rng = ChaCha8Rng::seed_from_u64(rng.next_u64());
+        // So that peers that start together do not look at the same moment.
+        let phase = config.alive_interval.mul_f64(rng.random_range(0.0..1.0));
         Self {
+            detector: Detector::new(own.pki_id, detector_config, now + phase, detector_rng),
+            unintroduced: BTreeSet::new(),
+            current: None,
+            next_sweep: now + SWEEP_INTERVAL,
+            next_root: now + config.alive_interval * ROOT_INTERVAL_FACTOR,
+            next_list: now,
+            list_wanted: None,
+            root: [0; 32],
+            refuted_at: None,
+            news: (now, 0),
+            promised: None,
             own,
             own_peer_id,
             incarnation,
@@ -252,7 +201,7 @@ impl Membership {
         }
     }
 
-    /// An admitted peer is connected: it is sent everything it may know, our own record first.
+    /// An admitted peer is connected: it is sent our own record and what we know of it.
     /// `endpoint` is what was dialled, if this side did.
     pub fn handle_connected(
         &mut self,
@@ -262,39 +211,70 @@ impl Membership {
         endpoint: Option<&str>,
         authority: &dyn Authority,
     ) {
+        self.wake(now, authority);
         if let Some(endpoint) = endpoint {
             self.dialer.reached(endpoint, peer);
         }
         self.connected.insert(peer, organization.clone());
-        let own = self.own_record(authority, true);
+        self.unintroduced.insert(peer);
+        self.detector.connected(now, peer);
+        self.revive(now, peer);
+        let own = self.own_entry(authority).1;
         let mut records = Vec::new();
         records.extend(self.disclose(&own, &self.own.msp_id, &organization));
         // The peer's own newest record, too: if its disk is lost and its counter of starts began anew, it learns here
         // what it has to outbid, or it would be refused as stale for ever.
-        let told = |member: &&Member| member.state == MemberState::Alive || member.credential.pki_id == peer;
-        for member in self.members.values().filter(told) {
+        if let Some(member) = self.members.get(&peer) {
             let full = with_identity(&member.record, &member.credential.serialized);
-            records.extend(self.disclose(&full, &member.credential.msp_id, &organization));
-        }
-        if let Some(tombstone) = self.tombstones.get(&peer) {
+            records.extend(self.disclose(&full, &organization, &organization));
+        } else if let Some(tombstone) = self.tombstones.get(&peer) {
             records.extend(self.disclose(&tombstone.record, &organization, &organization));
         }
-        for chunk in records.chunks(RECORDS_PER_VIEW_MAX) {
-            self.outputs.push_back(MembershipOutput::SendView { peer, records: chunk.to_vec() });
+        if !records.is_empty() {
+            self.outputs.push_back(MembershipOutput::SendView { peer, records });
         }
         self.settle_dials(now, &peer);
+        self.rest(now);
     }
 
-    /// A connection ended. The member stays alive until its records stop.
+    /// A connection ended: its peer is suspected, and dialled again.
     pub fn handle_disconnected(&mut self, now: Time, peer: PkiId) {
         self.connected.remove(&peer);
+        self.unintroduced.remove(&peer);
+        self.detector.disconnected(now, peer);
         self.dialer.lost(peer, now);
         self.settle_dials(now, &peer);
+        self.rest(now);
     }
 
-    /// A dial failed.
+    /// A frame of whatever kind came from a connected peer: it lives.
+    pub fn handle_frame(&mut self, now: Time, peer: PkiId, authority: &dyn Authority) {
+        self.wake(now, authority);
+        self.detector.heard(now, peer);
+        self.revive(now, peer);
+        self.rest(now);
+    }
+
+    /// A connected peer says or asks something about who is silent.
+    pub fn handle_probe(&mut self, now: Time, from: PkiId, probe: Probe, authority: &dyn Authority) {
+        match probe {
+            Probe::Ping => {}
+            Probe::Ask(subject) if self.same_organization(&from) => self.detector.asked(now, from, subject),
+            Probe::Answer(subject) if self.same_organization(&from) => self.detector.answered(now, subject),
+            Probe::Accuse(subject) if subject == self.own.pki_id => self.refute(now, authority),
+            Probe::Accuse(subject) => self.detector.accused(now, from, subject),
+            Probe::Ask(_) | Probe::Answer(_) => {}
+        }
+        self.rest(now);
+    }
+
+    /// A dial failed. If it was to a member that lives all the same, its advertised endpoint is wrong.
     pub fn handle_dial_failed(&mut self, now: Time, endpoint: &str) {
-        self.dialer.failed(endpoint, now);
+        let Some((Some(member), FAILURES_BEFORE_NOTICE)) = self.dialer.failed(endpoint, now) else { return };
+        if self.members.get(&member).is_some_and(|known| known.state == MemberState::Alive) {
+            let endpoint = endpoint.to_owned();
+            self.outputs.push_back(MembershipOutput::Unreachable { member, endpoint });
+        }
     }
 
     /// Anchor peers of the joined channels other than this node; replaces the former list.
@@ -310,6 +290,7 @@ impl Membership {
         records: Vec<SignedAlive>,
         authority: &dyn Authority,
     ) {
+        self.wake(now, authority);
         let mut unknown = Vec::new();
         for record in records {
             match self.handle_record(now, from, &record, authority) {
@@ -327,6 +308,10 @@ impl Membership {
         if !digests.is_empty() {
             self.outputs.push_back(MembershipOutput::AskIdentities { peer: from, digests });
         }
+        if self.members.contains_key(&from) && self.unintroduced.remove(&from) {
+            self.send_root(from, authority);
+        }
+        self.rest(now);
     }
 
     /// A connected peer asks who is behind records we sent.
@@ -335,7 +320,7 @@ impl Membership {
         let asked: BTreeSet<&[u8]> = digests.iter().map(Vec::as_slice).collect();
         let mut records = Vec::new();
         if asked.contains(record::identity_digest(&self.own.serialized).as_slice()) {
-            let own = self.own_record(authority, true);
+            let own = self.own_entry(authority).1;
             records.extend(self.disclose(&own, &self.own.msp_id, &organization));
         }
         for member in self.members.values() {
@@ -365,32 +350,41 @@ impl Membership {
         }
     }
 
-    /// Signs and spreads the own record when due, declares the silent dead, dials who should be dialled.
+    /// Does what is due: own record, probes, sweeps, digests, dials.
     pub fn handle_timeout(&mut self, now: Time, authority: &dyn Authority) {
+        self.wake(now, authority);
         if now >= self.next_alive {
-            self.next_alive = now + self.jittered(self.config.alive_interval);
+            self.next_alive = now + self.jittered(self.config.alive_interval * self.scale());
+            // Fabric FAB-18208: a lone peer signs nothing.
             if !self.connected.is_empty() {
-                // Fabric FAB-18208: a lone peer signs nothing.
-                let record = self.own_record(authority, false);
+                let record = self.renew(authority);
                 let own = self.own.clone();
-                self.spread(&record, &own, None);
+                self.spread(&record, &own, None, self.config.fanout);
             }
         }
-        self.expire(now);
+        self.detector.handle_timeout(now);
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP_INTERVAL;
+            self.sweep(now);
+        }
+        if now >= self.next_root {
+            self.next_root = now + self.jittered(self.config.alive_interval * ROOT_INTERVAL_FACTOR);
+            let peer = self.connected.keys().copied().choose(&mut self.rng);
+            peer.into_iter().for_each(|peer| self.send_root(peer, authority));
+        }
+        self.send_list_if_due(now, authority);
         for endpoint in self.dialer.due(now) {
             self.outputs.push_back(MembershipOutput::Dial { endpoint });
         }
+        self.rest(now);
     }
 
     /// When [`Membership::handle_timeout`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
-        let expiry = self
-            .members
-            .values()
-            .filter(|member| member.state == MemberState::Alive)
-            .map(|member| member.last_seen + self.config.alive_expiration)
-            .min();
-        earliest(Some(self.next_alive), earliest(expiry, self.dialer.next_deadline()))
+        let own = self.next_alive.min(self.next_sweep).min(self.next_root);
+        let list = self.list_wanted.map(|_| self.next_list);
+        let others = earliest(self.detector.next_deadline(), self.dialer.next_deadline());
+        earliest(Some(own), earliest(list, others))
     }
 
     /// The next thing to do.
@@ -411,6 +405,16 @@ impl Membership {
     /// Whether the peer is connected.
     pub fn is_connected(&self, pki_id: &PkiId) -> bool {
         self.connected.contains_key(pki_id)
+    }
+
+    /// Who says that a suspect is silent.
+    pub fn accusers(&self, pki_id: &PkiId) -> Vec<PkiId> {
+        self.detector.accusers(pki_id).copied().collect()
+    }
+
+    /// How far this peer distrusts its own judgement of others: 0, not at all, to 8.
+    pub fn local_health(&self) -> u32 {
+        self.detector.health()
     }
 
     /// Counts of what was dropped.
@@ -453,6 +457,9 @@ impl Membership {
         let internal_endpoint =
             internal_endpoint.or_else(|| known.and_then(|member| member.internal_endpoint.clone()));
         let revived = known.is_none_or(|member| member.state == MemberState::Dead);
+        if let Some(member) = known.filter(|member| member.state != MemberState::Dead) {
+            view::toggle(&mut self.root, &member.entry());
+        }
         let introduced = known.is_none_or(|member| {
             member.credential != credential || member.external_endpoint != alive.external_endpoint
         });
@@ -470,6 +477,7 @@ impl Membership {
         self.unknown.remove(&alive.identity_digest);
         self.tombstones.remove(&credential.pki_id);
         self.by_identity.insert(alive.identity_digest, credential.pki_id);
+        view::toggle(&mut self.root, &member.entry());
         if let Some(former) = self.members.insert(credential.pki_id, member)
             && former.credential != credential
         {
@@ -479,51 +487,16 @@ impl Membership {
             self.outputs.push_back(MembershipOutput::Alive(credential.pki_id));
             self.dialer.forgive(&credential.pki_id);
         }
+        let connected = self.connected.contains_key(&credential.pki_id);
+        self.detector.track(now, credential.pki_id, connected, credential.msp_id == self.own.msp_id);
         let onward = if introduced {
             with_identity(record, &credential.serialized)
         } else {
             SignedAlive { identity: Bytes::new(), ..record.clone() }
         };
-        self.spread(&onward, &credential, Some(from));
+        let copies = self.copies(now, introduced || revived);
+        self.spread(&onward, &credential, Some(from), copies);
         self.settle_dials(now, &credential.pki_id);
-        Ok(())
-    }
-
-    /// A record of our own identity: our former self, an echo, or somebody else with our key.
-    fn handle_own(
-        &mut self,
-        now: Time,
-        alive: &Alive,
-        credential: &Credential,
-        record: &SignedAlive,
-        authority: &dyn Authority,
-    ) -> Result<(), RecordError> {
-        let ours = (self.incarnation, self.sequence);
-        if (alive.incarnation, alive.sequence) <= ours && alive.peer_id == self.own_peer_id {
-            return Err(RecordError::Stale);
-        }
-        if alive.incarnation < self.incarnation {
-            return Err(RecordError::Stale);
-        }
-        check(record, credential, authority)?;
-        // Outbid in any case: who knows the other record refuses ours as stale for ever.
-        self.incarnation = alive.incarnation.saturating_add(1);
-        self.sequence = 0;
-        self.outputs.push_back(MembershipOutput::PersistIncarnation(self.incarnation));
-        if now.since(self.started) < self.config.alive_expiration * FORMER_SELF_FACTOR {
-            if !self.adopted {
-                self.adopted = true;
-                self.next_alive = Time::ZERO;
-            }
-            return Ok(());
-        }
-        if self.alarmed_at.is_none_or(|at| now.since(at) >= ALARM_INTERVAL) {
-            self.alarmed_at = Some(now);
-            self.outputs.push_back(MembershipOutput::Alarm(format!(
-                "another process uses this peer's identity {} (it advertises {:?}): stop one of the two",
-                self.own.name, alive.external_endpoint
-            )));
-        }
         Ok(())
     }
 
@@ -565,65 +538,12 @@ impl Membership {
         true
     }
 
-    fn own_record(&mut self, authority: &dyn Authority, identity: bool) -> SignedAlive {
-        self.sequence = self.sequence.saturating_add(1);
-        let alive = Alive {
-            network_id: self.config.network_id.clone(),
-            identity_digest: record::identity_digest(&self.own.serialized).to_vec(),
-            peer_id: self.own_peer_id.clone(),
-            external_endpoint: self.config.external_endpoint.clone(),
-            incarnation: self.incarnation,
-            sequence: self.sequence,
-        };
-        let record = sign(&alive, &self.config.internal_endpoint, authority);
-        if identity { with_identity(&record, &self.own.serialized) } else { record }
-    }
-
-    /// Sends a record of `subject` to random connected peers that may have it, never to its subject or sender.
-    fn spread(&mut self, record: &SignedAlive, subject: &Credential, from: Option<PkiId>) {
-        let candidates: Vec<(PkiId, SignedAlive)> = self
-            .connected
-            .iter()
-            .filter(|(peer, _)| **peer != subject.pki_id && Some(**peer) != from)
-            .filter_map(|(peer, organization)| {
-                self.disclose(record, &subject.msp_id, organization).map(|record| (*peer, record))
-            })
-            .collect();
-        for (peer, record) in candidates.into_iter().sample(&mut self.rng, self.config.fanout) {
-            self.outputs.push_back(MembershipOutput::SendAlive { peer, record });
-        }
-    }
-
-    /// The record of a member of `subject` as a peer of `receiver` may see it.
-    fn disclose(&self, record: &SignedAlive, subject: &MspId, receiver: &MspId) -> Option<SignedAlive> {
-        if *receiver == self.own.msp_id {
-            return Some(record.clone());
-        }
-        let shared = subject == receiver || *subject == self.own.msp_id;
-        let external = record::decode(record, &self.config.network_id).ok()?.external_endpoint;
-        (shared && !external.is_empty()).then(|| SignedAlive { internal: None, ..record.clone() })
-    }
-
-    fn expire(&mut self, now: Time) {
-        let mut purged = Vec::new();
-        for (pki_id, member) in &mut self.members {
-            let silent = now.since(member.last_seen);
-            if member.state == MemberState::Alive && silent >= self.config.alive_expiration {
-                member.state = MemberState::Dead;
-                self.outputs.push_back(MembershipOutput::Dead(*pki_id));
-            }
-            let permanent = member.endpoint().is_some_and(|endpoint| self.dialer.is_permanent(endpoint));
-            if silent >= self.config.alive_expiration * PURGE_FACTOR && !permanent {
-                purged.push(*pki_id);
-            }
-        }
-        for pki_id in purged {
-            self.forget(pki_id);
-        }
-    }
-
-    fn forget(&mut self, pki_id: PkiId) {
+    pub(super) fn forget(&mut self, pki_id: PkiId) {
         if let Some(member) = self.members.remove(&pki_id) {
+            if member.state != MemberState::Dead {
+                view::toggle(&mut self.root, &member.entry());
+            }
+            self.detector.untrack(&pki_id);
             if self.tombstones.len() >= TOMBSTONES_MAX {
                 let oldest = self.tombstones.iter().min_by_key(|(_, tombstone)| tombstone.last_seen);
                 if let Some(oldest) = oldest.map(|(pki_id, _)| *pki_id) {

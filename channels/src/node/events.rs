@@ -10,8 +10,22 @@ use crate::election::Term;
 pub enum Event {
     /// A member is alive for the first time or again.
     MemberAlive(PkiId),
-    /// A member is silent.
+    /// A member seems silent, and may refute that.
+    MemberSuspect {
+        /// The member.
+        member: PkiId,
+        /// Who says so; this peer alone at first.
+        by: Vec<PkiId>,
+    },
+    /// A member is silent and did not refute it.
     MemberDead(PkiId),
+    /// A member lives, but nobody answers at the endpoint it advertises.
+    Unreachable {
+        /// The member.
+        member: PkiId,
+        /// `host:port`.
+        endpoint: String,
+    },
     /// The leader of a channel in the own organisation changed.
     Leader {
         /// The channel.

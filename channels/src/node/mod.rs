@@ -577,12 +577,13 @@ impl Node {
 
     /// Collects what the machines want done.
     fn settle(&mut self, now: Time) {
+        // First, since a member's death makes elections speak.
+        self.drain_membership(now);
         let ids = self.channels.iter().filter(|(_, channel)| channel.election.has_output());
         let ids: Vec<ChannelId> = ids.map(|(id, _)| id.clone()).collect();
         for id in ids {
             self.drain_election(&id);
         }
-        self.drain_membership(now);
         while let Some(Ping { peer, nonce }) = self.round_trips.poll_ping() {
             self.send_frame(peer, FrameBody::Ping(Nonce { value: nonce }));
         }

@@ -10,7 +10,7 @@ use crate::ChannelId;
 use crate::chain::Held;
 use crate::dissemination::BlockSource;
 use crate::isolation::{LinkChanges, Links};
-use crate::membership::MembershipOutput;
+use crate::membership::{MembershipOutput, Probe};
 use crate::time::Time;
 use crate::wire::{
     BulkHeader, BulkKind, ChannelBody, ChannelFrame, Delegation, Frame, FrameBody, IdentityRequest, Joined,
@@ -63,6 +63,8 @@ impl Node {
                 return self.penalise(peer, Penalty::Malformed(error.to_string()));
             }
         };
+        // A pong has no other meaning here; every frame shows that its sender lives.
+        self.membership.handle_frame(now, peer, self.authority.as_ref());
         match body {
             FrameBody::Alive(record) => {
                 self.membership.handle_records(now, peer, vec![record], self.authority.as_ref());
@@ -81,6 +83,21 @@ impl Node {
                     self.tell_round_trip(peer);
                 }
             }
+            FrameBody::ViewRoot(root) => {
+                self.membership.handle_view_root(now, peer, &root, self.authority.as_ref());
+            }
+            FrameBody::ViewList(list) => {
+                self.membership.handle_view_list(peer, &list, self.authority.as_ref());
+            }
+            FrameBody::LookFor(subject) => self.handle_probe_frame(now, peer, &subject, Probe::Ask),
+            FrameBody::Heard(subject) => self.handle_probe_frame(now, peer, &subject, Probe::Answer),
+            FrameBody::Suspicion(subject) => self.handle_probe_frame(now, peer, &subject, Probe::Accuse),
+        }
+    }
+
+    fn handle_probe_frame(&mut self, now: Time, peer: PkiId, subject: &[u8], probe: fn(PkiId) -> Probe) {
+        if let Ok(subject) = Digest::try_from(subject) {
+            self.membership.handle_probe(now, peer, probe(PkiId(subject)), self.authority.as_ref());
         }
     }
 
@@ -367,6 +384,28 @@ impl Node {
                 MembershipOutput::Dead(member) => {
                     self.event(Event::MemberDead(member));
                     self.dead_member(now, member);
+                }
+                MembershipOutput::Suspect(member) => {
+                    let by = self.membership.accusers(&member);
+                    self.event(Event::MemberSuspect { member, by });
+                }
+                MembershipOutput::Unreachable { member, endpoint } => {
+                    self.event(Event::Unreachable { member, endpoint });
+                }
+                MembershipOutput::SendViewRoot { peer, root } => {
+                    self.send_frame(peer, FrameBody::ViewRoot(root.to_vec()));
+                }
+                MembershipOutput::SendViewList { peer, list } => {
+                    self.send_frame(peer, FrameBody::ViewList(list));
+                }
+                MembershipOutput::SendProbe { peer, probe } => {
+                    let frame = match probe {
+                        Probe::Ping => FrameBody::Ping(Nonce { value: 0 }),
+                        Probe::Ask(subject) => FrameBody::LookFor(subject.0.0.to_vec()),
+                        Probe::Answer(subject) => FrameBody::Heard(subject.0.0.to_vec()),
+                        Probe::Accuse(subject) => FrameBody::Suspicion(subject.0.0.to_vec()),
+                    };
+                    self.send_frame(peer, frame);
                 }
                 MembershipOutput::Alarm(text) => self.event(Event::Alarm(text)),
             }

@@ -20,7 +20,7 @@ use grapevine_channels::isolation::TAG_SIZE;
 use grapevine_channels::node::VERIFYING_PER_PEER_MAX;
 use grapevine_channels::time::Time;
 use grapevine_channels::wire::{BulkHeader, BulkKind, ChannelBody, Frame, FrameBody};
-use grapevine_crypto::Digest;
+use grapevine_crypto::{Digest, PkiId};
 
 use crate::host::Host;
 use crate::network::Connection;
@@ -150,7 +150,25 @@ impl Checker {
             }
             FrameBody::Alive(record) => disclosed(truth, from, to, &[record]).map_err(|what| says(&what))?,
             FrameBody::View(view) => disclosed(truth, from, to, &view.records).map_err(|what| says(&what))?,
-            FrameBody::IdentityRequest(_) | FrameBody::Ping(_) | FrameBody::Pong(_) => {}
+            FrameBody::LookFor(_) | FrameBody::Heard(_) if !truth.same_organization(from, to) => {
+                return Err(says("a probe for others left the organisation"));
+            }
+            FrameBody::Suspicion(subject) => {
+                let subject = Digest::try_from(subject.as_slice()).ok().and_then(|id| truth.site(&PkiId(id)));
+                let Some(subject) = subject else { return Err(says("accusation of nobody")) };
+                let visible = !truth.peers[subject].external_endpoint.is_empty();
+                let known = truth.same_organization(subject, from) || truth.same_organization(subject, to);
+                if !(truth.same_organization(from, to) || (visible && known)) {
+                    return Err(says("a member was named to somebody who may not know it"));
+                }
+            }
+            FrameBody::IdentityRequest(_)
+            | FrameBody::Ping(_)
+            | FrameBody::Pong(_)
+            | FrameBody::ViewRoot(_)
+            | FrameBody::ViewList(_)
+            | FrameBody::LookFor(_)
+            | FrameBody::Heard(_) => {}
         }
         Ok(())
     }

@@ -188,15 +188,20 @@ pub struct MemberStatus {
     pub endpoint: String,
     /// Whether there is a connection to it now.
     pub connected: bool,
+    /// While it is suspected: the common names, or PKI-IDs, of those who say that it is silent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspected_by: Vec<String>,
 }
 
 /// Whether a member has been heard of lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberState {
-    /// Heard of within the expiration timeout.
+    /// It was heard of.
     Alive,
-    /// Not heard of for longer.
+    /// It seems silent and may yet refute that.
+    Suspect,
+    /// It is silent.
     Dead,
 }
 

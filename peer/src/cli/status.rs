@@ -48,14 +48,15 @@ fn render(status: &Status) -> String {
     let mut rows = vec![["PEER", "MSP", "STATE", "ENDPOINT", "CONNECTED"].map(str::to_owned).to_vec()];
     for member in &status.members {
         let state = match member.state {
-            MemberState::Alive => "alive",
-            MemberState::Dead => "dead",
+            MemberState::Alive => "alive".to_owned(),
+            MemberState::Suspect => format!("suspected by {}", member.suspected_by.join(", ")),
+            MemberState::Dead => "dead".to_owned(),
         };
         let connected = if member.connected { "yes" } else { "no" };
         rows.push(vec![
             member.name.clone(),
             member.msp_id.clone(),
-            state.to_owned(),
+            state,
             member.endpoint.clone(),
             connected.to_owned(),
         ]);
@@ -114,6 +115,7 @@ mod tests {
                 state: MemberState::Alive,
                 endpoint: "127.0.0.1:7052".to_owned(),
                 connected: true,
+                suspected_by: Vec::new(),
             }],
             ..Default::default()
         };

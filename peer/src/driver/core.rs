@@ -534,6 +534,19 @@ impl Core {
     fn event(&mut self, event: Event) {
         match event {
             Event::MemberAlive(peer) => tracing::info!(peer = self.name(&peer), "member is alive"),
+            Event::MemberSuspect { member, by } => {
+                let by: Vec<String> = by.iter().map(|peer| self.name(peer)).collect();
+                tracing::info!(
+                    peer = self.name(&member),
+                    by = by.join(", "),
+                    "member is suspected to be silent"
+                );
+            }
+            Event::Unreachable { member, endpoint } => tracing::warn!(
+                peer = self.name(&member),
+                endpoint,
+                "member lives, but nobody answers at the address it advertises: set peer.gossip.endpoint or externalEndpoint there to one that others can reach"
+            ),
             Event::MemberDead(peer) => tracing::info!(peer = self.name(&peer), "member is silent"),
             Event::Leader { channel, term } => {
                 let leader = term.map_or_else(|| "nobody".to_owned(), |term| self.name(&term.leader));
@@ -565,7 +578,7 @@ impl Core {
         }
     }
 
-    fn name(&self, peer: &grapevine_crypto::PkiId) -> String {
+    pub(super) fn name(&self, peer: &grapevine_crypto::PkiId) -> String {
         let own = self.trust.signer().identity();
         if *peer == own.pki_id() {
             return own.certificate().subject_common_name().unwrap_or("this peer").to_owned();

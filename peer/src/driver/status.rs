@@ -23,10 +23,12 @@ pub(super) fn status(core: &Core) -> Status {
             pki_id: pki_id.to_string(),
             state: match member.state {
                 membership::MemberState::Alive => MemberState::Alive,
+                membership::MemberState::Suspect => MemberState::Suspect,
                 membership::MemberState::Dead => MemberState::Dead,
             },
             endpoint: member.endpoint().unwrap_or_default().to_owned(),
             connected: core.node.membership().is_connected(pki_id),
+            suspected_by: core.node.membership().accusers(pki_id).iter().map(|by| core.name(by)).collect(),
         })
         .collect();
     members.sort_by(|one, other| one.name.cmp(&other.name));
@@ -115,6 +117,9 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("node_blocks_rejected", node.blocks_rejected),
         ("node_blocks_pushed", node.blocks_pushed),
         ("node_blocks_served", node.blocks_served),
+        ("membership_refutations", membership.refutations),
+        ("membership_suspects_cleared", membership.suspects_cleared),
+        ("membership_local_health", core.node.membership().local_health().into()),
         ("membership_records_rejected", membership.records_rejected),
         ("membership_records_stale", membership.records_stale),
         ("membership_members_over_bound", membership.members_over_bound),
