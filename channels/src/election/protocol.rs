@@ -34,7 +34,7 @@ impl Election {
         {
             self.depose(now, deposed, DEPOSED_FOR);
         }
-        if self.deposed.contains_key(&from) {
+        if self.deposed.contains_key(&from) && !self.is_mutual(message, from) {
             return self.contest(now, from, term);
         }
         if counted < self.marks.reached(now, self.lease()) {
@@ -73,6 +73,16 @@ impl Election {
         }
     }
 
+    /// Whether two leaders have deposed each other, as after a partition: neither knows better then, so the deposition is
+    /// lifted and their terms decide. Members who only follow keep theirs.
+    fn is_mutual(&mut self, message: &Leadership, from: PkiId) -> bool {
+        let mutual = matches!(self.stance, Stance::Leading { .. }) && about(message) == Some(self.own);
+        if mutual {
+            self.deposed.remove(&from);
+        }
+        mutual
+    }
+
     /// Somebody leads who lacks what this peer had a lease ago.
     fn on_laggard(&mut self, now: Time, term: Term) {
         match self.stance {
@@ -90,6 +100,11 @@ impl Election {
             Stance::Leading { account, .. } => {
                 let counter = if term > account.term { term.counter.saturating_add(1) } else { 0 };
                 self.assert_leadership(now, counter);
+                if self.deposed.contains_key(&from) {
+                    let declaration = self.message(now, LeadershipKind::Declaration);
+                    let message = Leadership { about: from.0.0.to_vec(), ..declaration };
+                    self.outputs.push_back(ElectionOutput::Send { peer: from, message });
+                }
             }
             Stance::Following { account, .. } if account.term.leader != from => {
                 self.doubters.insert(from);

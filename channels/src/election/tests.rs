@@ -385,6 +385,28 @@ fn who_gets_blocks_joins_in_no_deposition() {
     assert!(deposes(&mut follower(), at(4_500)));
 }
 
+/// After a partition each side may have deposed the other's leader.
+#[test]
+fn two_leaders_that_deposed_each_other_do_not_contend_for_long() {
+    let mut bus = Bus::new(&[1, 1, 1, 1]);
+    let ids: Vec<PkiId> = bus.machines.keys().copied().collect();
+    for left in &ids[..2] {
+        for right in &ids[2..] {
+            bus.cut.extend([(*left, *right), (*right, *left)]);
+        }
+    }
+    bus.run_until(at(6_000));
+    let leaders = bus.leaders();
+    assert_eq!(leaders.len(), 2);
+    for (one, other) in [(leaders[0], leaders[1]), (leaders[1], leaders[0])] {
+        bus.machines.get_mut(&one).unwrap().depose(at(6_000), other, DEPOSED_FOR);
+    }
+    bus.cut.clear();
+    bus.run_until(at(6_000 + 3 * 1_500));
+    assert_eq!(bus.leaders().len(), 1);
+    assert!(bus.all_follow(bus.leaders()[0]));
+}
+
 #[test]
 fn deposed_leaders_are_bounded() {
     let mut machine = follower();

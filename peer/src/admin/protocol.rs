@@ -250,6 +250,7 @@ mod tests {
             state: MemberState::Dead,
             endpoint: "127.0.0.1:1".to_owned(),
             connected: false,
+            suspected_by: Vec::new(),
         };
         let status = Status {
             peer: "peer0".to_owned(),
