@@ -26,7 +26,7 @@
 //! # Bounds
 //! Blocks being verified: [`VERIFYING_PER_PEER_MAX`] a peer and [`VERIFYING_BYTES_MAX`] together (a block over it is dropped
 //! and counted; it comes again by reconciliation); orderer blocks are bounded by the driver, which takes the next only when
-//! one is settled. Headers being read: [`HEADER_READS_PER_PEER_MAX`] requests a peer; one more is dropped and counted. A request is answered up to [`REPLY_BYTES_MAX`] and [`REPLY_BLOCKS_MAX`], the
+//! one is settled. Blocks are asked for while all channels together have less than [`ASKED_BYTES_MAX`] on the way. Headers being read: [`HEADER_READS_PER_PEER_MAX`] requests a peer; one more is dropped and counted. A request is answered up to [`REPLY_BYTES_MAX`] and [`REPLY_BLOCKS_MAX`], the
 //! rest is refused.
 
 mod catch_up;
@@ -57,8 +57,8 @@ use crate::round_trip::{Ping, RoundTrips};
 use crate::time::{Time, earliest};
 use crate::verify::VerifiedHeader;
 use crate::wire::{FrameBody, Headers, Nonce};
-pub use catch_up::HEADER_READS_PER_PEER_MAX;
 use catch_up::VerifyingHeaders;
+pub use catch_up::{ASKED_BYTES_MAX, HEADER_READS_PER_PEER_MAX};
 use channel::Channel;
 pub use events::{Event, Penalty};
 use peers::Peer;

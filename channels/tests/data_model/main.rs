@@ -8,6 +8,7 @@ mod configs;
 mod describe;
 mod forgeries;
 mod genesis_blocks;
+mod headers;
 mod network;
 mod policies;
 mod transactions;
