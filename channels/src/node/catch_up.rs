@@ -99,7 +99,8 @@ impl Node {
         let Some(channel) = self.channels.get(id) else { return };
         let (first, height) = (request.first, channel.chain.height());
         let count = request.count.min(HEADERS_PER_RANGE_MAX as u64).min(height.saturating_sub(first));
-        if count == 0 {
+        // Block 0 has no signatures and is nobody's to prove.
+        if count == 0 || first == 0 {
             return self.send(peer, id, ChannelBody::Headers(Headers { first, ..Headers::default() }));
         }
         let reads = self.reading_headers.entry(peer).or_default();

@@ -30,6 +30,8 @@
 //! rest is refused.
 
 mod catch_up;
+#[cfg(test)]
+mod catch_up_tests;
 mod channel;
 mod events;
 mod peers;

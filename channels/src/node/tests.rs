@@ -8,22 +8,22 @@ use crate::wire::{BulkHeader, BulkKind, Frame, FrameBody, Joined};
 use prost::Message;
 
 const OWN: &str = "peer0";
-const SESSION: [u8; 32] = [7; 32];
+pub(super) const SESSION: [u8; 32] = [7; 32];
 
-fn at(milliseconds: u64) -> Time {
+pub(super) fn at(milliseconds: u64) -> Time {
     Time::from_millis(milliseconds)
 }
 
-fn trade() -> ChannelId {
+pub(super) fn trade() -> ChannelId {
     "trade".parse().unwrap()
 }
 
-fn genesis() -> AuthenticBlock {
+pub(super) fn genesis() -> AuthenticBlock {
     AuthenticBlock::simulated(0, Digest([0; 32]), 100)
 }
 
 /// Blocks 1 to `count` of `size` bytes.
-fn chain_of(count: u64, size: usize) -> Vec<AuthenticBlock> {
+pub(super) fn chain_of(count: u64, size: usize) -> Vec<AuthenticBlock> {
     let mut previous = genesis().hash();
     (1..=count)
         .map(|number| {
@@ -35,7 +35,7 @@ fn chain_of(count: u64, size: usize) -> Vec<AuthenticBlock> {
 }
 
 /// A node of Org1 that has joined `trade`, as its static leader or not.
-fn node(org_leader: bool) -> Node {
+pub(super) fn node(org_leader: bool) -> Node {
     node_with(org_leader, DisseminationMode::Grapevine)
 }
 
@@ -92,7 +92,7 @@ fn node_with(org_leader: bool, mode: DisseminationMode) -> Node {
     node
 }
 
-fn outputs(node: &mut Node) -> Vec<Output> {
+pub(super) fn outputs(node: &mut Node) -> Vec<Output> {
     std::iter::from_fn(|| node.poll_output()).collect()
 }
 
@@ -109,7 +109,7 @@ fn orderer_sends(node: &mut Node, now: Time, block: &AuthenticBlock) {
     }
 }
 
-fn connect(node: &mut Node, peer: PkiId) {
+pub(super) fn connect(node: &mut Node, peer: PkiId) {
     let organization = "Org1MSP".into();
     node.handle(at(1), Input::Connected { peer, organization, session: SESSION, endpoint: None });
     let proofs = vec![proof(&genesis().hash(), &SESSION, &peer).to_vec()];

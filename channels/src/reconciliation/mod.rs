@@ -74,6 +74,8 @@ pub const NEAR_TIP_BLOCKS: u64 = 4;
 pub const HEADERS_FROM_BLOCKS: u64 = 8;
 /// Blocks above the own ones that are asked for on a claim alone.
 pub const UNPROVEN_BLOCKS: u64 = 16;
+/// Of them while no size of a block is known.
+pub const UNSIZED_BLOCKS: u64 = 4;
 /// Members asked at a time, at least, if there are as many.
 pub const SOURCES_MIN: usize = 4;
 /// First rest of a peer that failed.
@@ -215,7 +217,8 @@ pub struct Reconciliation {
     usual_headers_s: Option<f64>,
     /// When a block arrived last.
     arrived_at: Option<Time>,
-    block_bytes: f64,
+    /// Average size of blocks, once one was seen.
+    block_bytes: Option<f64>,
     speed: Speed,
     confirmation: Confirmation,
     search: Option<Search>,
@@ -251,7 +254,7 @@ impl Reconciliation {
             usual_s: None,
             usual_headers_s: None,
             arrived_at: None,
-            block_bytes: BLOCK_BYTES_FIRST as f64,
+            block_bytes: None,
             speed: Speed::default(),
             confirmation: Confirmation::default(),
             search: None,
@@ -328,7 +331,8 @@ impl Reconciliation {
 
     /// An authentic block of `size` bytes that `from` sent.
     pub fn handle_authentic(&mut self, now: Time, from: Option<PkiId>, number: u64, size: usize) {
-        self.block_bytes += (size as f64 - self.block_bytes) / 16.0;
+        self.block_bytes =
+            Some(self.block_bytes.map_or(size as f64, |average| average + (size as f64 - average) / 16.0));
         let claimed = self.headers.size(number).unwrap_or(size);
         // It needs no second request, whoever still owes it.
         self.asked.remove(&number);

@@ -175,8 +175,11 @@ impl Reconciliation {
         }
     }
 
-    fn expected_bytes(&self, number: u64) -> usize {
-        let bytes = self.headers.size(number).unwrap_or(self.block_bytes as usize);
+    pub(super) fn expected_bytes(&self, number: u64) -> usize {
+        let bytes = self
+            .headers
+            .size(number)
+            .unwrap_or(self.block_bytes.map_or(BLOCK_BYTES_FIRST, |bytes| bytes as usize));
         bytes.clamp(1, crate::block::BLOCK_SIZE_MAX)
     }
 
@@ -192,7 +195,8 @@ impl Reconciliation {
         let next = chain.next_needed();
         let (proven, claimed) = (self.headers.end(next), self.credible_height());
         let behind = claimed.saturating_sub(next) > NEAR_TIP_BLOCKS;
-        let end = proven.max(claimed.min(next.saturating_add(UNPROVEN_BLOCKS))).min(chain.window_end());
+        let unproven = if self.block_bytes.is_some() { UNPROVEN_BLOCKS } else { UNSIZED_BLOCKS };
+        let end = proven.max(claimed.min(next.saturating_add(unproven))).min(chain.window_end());
         let active = self.active(now);
         let mut hole = false;
         for number in self.cursor.max(next)..end {

@@ -31,6 +31,7 @@ fn new(peers: &[bool]) -> Reconciliation {
         let organization = if *own { "Org1MSP" } else { "Org2MSP" };
         machine.handle_peer(Time::ZERO, peer(index), organization.into(), *own);
     }
+    machine.block_bytes = Some(50_000.0);
     machine
 }
 
@@ -123,6 +124,17 @@ fn far_behind_asks_at_once_for_headers_and_the_first_blocks() {
     let headers: Vec<(u64, u64)> =
         header_asks(&asks).iter().map(|(_, first, count)| (*first, *count)).collect();
     assert_eq!(headers, vec![(1, 128), (129, 128)]);
+}
+
+/// Sixteen blocks of the largest size at once would be more memory than a peer may take.
+#[test]
+fn few_blocks_are_asked_for_while_their_size_is_unknown() {
+    let (mut machine, chain) = (new(&[true, true]), chain());
+    machine.block_bytes = None;
+    state(&mut machine, at(0), 0, 1_000, &chain);
+    assert_eq!(numbers(&ask(&mut machine, at(0), &chain)), [(peer(0), vec![1, 2, 3, 4])].into());
+    machine.handle_authentic(at(1), Some(peer(0)), 1, 8 << 20);
+    assert_eq!(machine.expected_bytes(9), 8 << 20);
 }
 
 #[test]
@@ -230,7 +242,7 @@ fn own_organisation_first_and_at_least_four_sources() {
     for index in 0..6 {
         state(&mut machine, at(0), index, 17, &chain);
     }
-    machine.block_bytes = 1_000.0;
+    machine.block_bytes = Some(1_000.0);
     let asked = numbers(&ask(&mut machine, at(0), &chain));
     assert_eq!(asked.len(), SOURCES_MIN);
     assert!(asked.contains_key(&peer(0)) && asked.contains_key(&peer(1)));
@@ -238,7 +250,7 @@ fn own_organisation_first_and_at_least_four_sources() {
     for index in 0..5 {
         state(&mut machine, at(0), index, 17, &chain);
     }
-    machine.block_bytes = 1_000.0;
+    machine.block_bytes = Some(1_000.0);
     let asked = numbers(&ask(&mut machine, at(0), &chain));
     assert!(!asked.contains_key(&peer(4)), "the own organisation has enough");
 }
@@ -246,7 +258,7 @@ fn own_organisation_first_and_at_least_four_sources() {
 #[test]
 fn what_a_silent_source_owes_goes_to_others_soon() {
     let (mut machine, chain) = (new(&[true, true]), chain());
-    machine.block_bytes = 1_000.0;
+    machine.block_bytes = Some(1_000.0);
     state(&mut machine, at(0), 0, 9, &chain);
     state(&mut machine, at(0), 1, 9, &chain);
     let asked = numbers(&ask(&mut machine, at(0), &chain));

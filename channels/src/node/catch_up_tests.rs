@@ -1,0 +1,183 @@
+//! Catching up as the driver of a node sees it.
+
+use super::tests::{SESSION, at, chain_of, connect, genesis, node, outputs, trade};
+use super::*;
+use crate::isolation::{TAG_SIZE, proof};
+use crate::wire::{BulkHeader, BulkKind, ChannelBody, ChannelFrame, Frame, FrameBody, HeadersRequest, State};
+use prost::Message;
+
+fn peer() -> PkiId {
+    PkiId::new(&"Org1MSP".into(), "peer1")
+}
+
+fn tag() -> Vec<u8> {
+    proof(&genesis().hash(), &SESSION, &peer())[..TAG_SIZE].to_vec()
+}
+
+fn say(node: &mut Node, now: Time, body: ChannelBody) {
+    let frame = ChannelFrame { tag: tag(), body: Some(body) };
+    let frame = Frame { body: Some(FrameBody::Channel(frame)) }.encode_to_vec().into();
+    node.handle(now, Input::Control { peer: peer(), frame });
+}
+
+/// The channel frames among what is wanted now.
+fn said(outputs: &[Output]) -> Vec<ChannelBody> {
+    let body = |output: &Output| match output {
+        Output::SendControl { frame, .. } => match Frame::parse(frame.clone()) {
+            Ok(FrameBody::Channel(frame)) => frame.body,
+            _ => None,
+        },
+        _ => None,
+    };
+    outputs.iter().filter_map(body).collect()
+}
+
+fn joined() -> Node {
+    let mut node = node(false);
+    connect(&mut node, peer());
+    outputs(&mut node);
+    node
+}
+
+fn state(height: u64, answer: bool) -> ChannelBody {
+    ChannelBody::State(State { height, tip_hash: Vec::new(), answer })
+}
+
+#[test]
+fn a_state_is_answered_if_it_asks_for_that() {
+    let mut node = joined();
+    say(&mut node, at(10), state(1, false));
+    assert_eq!(said(&outputs(&mut node)), vec![]);
+    say(&mut node, at(10), state(1, true));
+    let own = State { height: 1, tip_hash: genesis().hash().0.to_vec(), answer: false };
+    assert_eq!(said(&outputs(&mut node)), vec![ChannelBody::State(own)]);
+}
+
+#[test]
+fn headers_are_read_as_far_as_there_are_any_and_a_few_at_a_time() {
+    let (mut node, block) = (joined(), chain_of(1, 100).remove(0));
+    node.handle(at(5), Input::OrdererBlock { channel: trade(), body: block.encoded().clone() });
+    let ticket = outputs(&mut node).into_iter().find_map(|output| match output {
+        Output::Verify { ticket, .. } => Some(ticket),
+        _ => None,
+    });
+    node.handle(at(5), Input::Verified { ticket: ticket.unwrap(), result: Ok(block.clone()) });
+    node.handle(at(5), Input::Committed { channel: trade(), height: 2, tip: block.hash() });
+    outputs(&mut node);
+    let asks = |node: &mut Node, first, count| {
+        say(node, at(10), ChannelBody::HeadersRequest(HeadersRequest { first, count }));
+        outputs(node)
+    };
+    for (first, count) in [(2, 5), (u64::MAX, 1), (1, 0), (0, 2)] {
+        let empty = Headers { first, ..Headers::default() };
+        assert_eq!(said(&asks(&mut node, first, count)), vec![ChannelBody::Headers(empty)]);
+    }
+    let read = || Output::ReadHeaders { peer: peer(), channel: trade(), first: 1, count: 1 };
+    for _ in 0..HEADER_READS_PER_PEER_MAX {
+        assert_eq!(asks(&mut node, 1, 100), vec![read()]);
+    }
+    assert_eq!(asks(&mut node, 1, 100), vec![]);
+    assert_eq!(node.counters().headers_over_bound, 1);
+    let headers = Headers::of(1, [Ok::<_, ()>((block.block().clone(), 100))].into_iter()).unwrap();
+    node.handle(at(11), Input::HeadersRead { peer: peer(), channel: trade(), headers: headers.clone() });
+    assert_eq!(said(&outputs(&mut node)), vec![ChannelBody::Headers(headers)]);
+    assert_eq!(asks(&mut node, 1, 100), vec![read()]);
+}
+
+/// A block of a verified header goes to the pool with it, and is committed.
+#[test]
+fn blocks_are_checked_against_their_verified_headers() {
+    let (mut node, blocks) = (joined(), chain_of(30, 1_000));
+    say(&mut node, at(10), state(31, false));
+    let request = said(&outputs(&mut node)).into_iter().find_map(|body| match body {
+        ChannelBody::HeadersRequest(request) => Some((request.first, request.count)),
+        _ => None,
+    });
+    assert_eq!(request, Some((1, 30)));
+    let range = blocks.iter().map(|block| Ok::<_, ()>((block.block().clone(), block.size())));
+    say(&mut node, at(11), ChannelBody::Headers(Headers::of(1, range).unwrap()));
+    let wanted = outputs(&mut node);
+    let verify = wanted.into_iter().find_map(|output| match output {
+        Output::VerifyHeaders { ticket, headers, .. } => Some((ticket, headers)),
+        _ => None,
+    });
+    let (ticket, headers) = verify.unwrap();
+    let verified = headers.headers().map(|(header, _)| VerifiedHeader::simulated(header)).collect();
+    node.handle(at(12), Input::HeadersVerified { ticket, result: Ok(verified) });
+    outputs(&mut node);
+    let header = BulkHeader { tag: tag(), number: 1, kind: BulkKind::Reply.into(), ..BulkHeader::default() };
+    let header = header.encode_to_vec().into();
+    let body = blocks[0].encoded().clone();
+    node.handle(at(13), Input::Bulk { peer: peer(), header, body });
+    let found = outputs(&mut node).into_iter().find_map(|output| match output {
+        Output::Verify { ticket, verified, .. } => Some((ticket, verified)),
+        _ => None,
+    });
+    let (ticket, verified) = found.unwrap();
+    assert_eq!(verified.map(|header| header.hash()), Some(blocks[0].hash()));
+    node.handle(at(14), Input::Verified { ticket, result: Ok(blocks[0].clone()) });
+    assert!(outputs(&mut node).contains(&Output::Commit { channel: trade(), block: blocks[0].clone() }));
+}
+
+#[test]
+fn who_sends_headers_that_do_not_verify_is_disconnected() {
+    let (mut node, blocks) = (joined(), chain_of(30, 1_000));
+    say(&mut node, at(10), state(31, false));
+    outputs(&mut node);
+    let range = blocks.iter().map(|block| Ok::<_, ()>((block.block().clone(), block.size())));
+    say(&mut node, at(11), ChannelBody::Headers(Headers::of(1, range).unwrap()));
+    let ticket = outputs(&mut node).into_iter().find_map(|output| match output {
+        Output::VerifyHeaders { ticket, .. } => Some(ticket),
+        _ => None,
+    });
+    let result = Err(Rejection::Forged("nobody signed it".into()));
+    node.handle(at(12), Input::HeadersVerified { ticket: ticket.unwrap(), result });
+    let why = Penalty::BadHeader("nobody signed it".into());
+    assert!(outputs(&mut node).contains(&Output::Penalise { peer: peer(), why }));
+}
+
+/// One bound for all: what waits for the disk is room that nobody is asked to fill.
+#[test]
+fn a_slow_disk_stops_the_asking() {
+    let (mut node, blocks) = (joined(), chain_of(60, 2 << 20));
+    say(&mut node, at(10), state(61, false));
+    let mut asked = Vec::new();
+    let mut waiting = outputs(&mut node);
+    for now in 11..200 {
+        let mut numbers = Vec::new();
+        for body in said(&waiting) {
+            if let ChannelBody::Request(request) = body {
+                numbers.extend(request.numbers);
+            }
+        }
+        asked.extend(numbers.iter().copied());
+        for number in numbers {
+            let header =
+                BulkHeader { tag: tag(), number, kind: BulkKind::Reply.into(), ..BulkHeader::default() };
+            let (header, body) =
+                (header.encode_to_vec().into(), blocks[number as usize - 1].encoded().clone());
+            node.handle(at(now), Input::Bulk { peer: peer(), header, body });
+        }
+        node.handle_timeout(at(now));
+        waiting = outputs(&mut node);
+        let tickets: Vec<Ticket> = waiting
+            .iter()
+            .filter_map(
+                |output| if let Output::Verify { ticket, .. } = output { Some(*ticket) } else { None },
+            )
+            .collect();
+        let numbers: Vec<u64> = waiting
+            .iter()
+            .filter_map(|output| if let Output::Verify { claim, .. } = output { *claim } else { None })
+            .map(|claim| claim.number)
+            .collect();
+        for (ticket, number) in tickets.into_iter().zip(numbers) {
+            let block = blocks[number as usize - 1].clone();
+            node.handle(at(now), Input::Verified { ticket, result: Ok(block) });
+        }
+        waiting.extend(outputs(&mut node));
+    }
+    let bytes = asked.len() * (2 << 20);
+    assert!(asked.len() >= 4, "{asked:?}");
+    assert!(bytes <= ASKED_BYTES_MAX + (4 << 20), "nothing was committed, {bytes} bytes were asked for");
+}
