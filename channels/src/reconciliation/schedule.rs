@@ -179,7 +179,7 @@ impl Reconciliation {
         let bytes = self
             .headers
             .size(number)
-            .unwrap_or(self.block_bytes.map_or(BLOCK_BYTES_FIRST, |bytes| bytes as usize));
+            .unwrap_or_else(|| self.block_bytes.map_or(BLOCK_BYTES_FIRST, |bytes| bytes as usize));
         bytes.clamp(1, crate::block::BLOCK_SIZE_MAX)
     }
 
