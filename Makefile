@@ -9,7 +9,7 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: chaos model test-exhaustive build demo test lint bench-verify deps
+.PHONY: test-durability chaos model test-exhaustive build demo test lint bench-verify deps
 
 build: deps
 	cargo build --release --locked --workspace
@@ -34,6 +34,10 @@ test-exhaustive:
 LOSSES ?= 3
 model:
 	GRAPEVINE_MODEL_LOSSES=$(LOSSES) cargo test --release --locked -p grapevine-channels --lib election::model -- --nocapture
+
+# The ledger against damage, kills and power failures, at length; half an hour.
+test-durability:
+	GRAPEVINE_EXHAUSTIVE=1 cargo test --release --locked -p grapevine-durability
 
 lint: deps
 	cargo fmt --check

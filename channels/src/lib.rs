@@ -25,6 +25,7 @@ pub mod policy;
 pub mod proto;
 mod protobuf;
 pub mod reconciliation;
+pub mod restoration;
 pub mod round_trip;
 pub mod sign;
 pub mod time;

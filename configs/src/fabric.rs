@@ -9,7 +9,11 @@ use crate::reader::Foreign;
 pub(crate) const CORE: Foreign = Foreign {
     sections: &[
         "chaincode",
-        "ledger",
+        "ledger.blockchain",
+        "ledger.history",
+        "ledger.pvtdataStore",
+        "ledger.snapshots",
+        "ledger.state",
         "logging",
         "metrics",
         "operations",

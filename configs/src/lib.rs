@@ -41,6 +41,7 @@ pub use gossip::{
 pub use network::NetworkConfig;
 pub use orderer::OrdererConfig;
 pub use peer::{
-    AddressOverride, DeliverServiceConfig, DeliveryClientConfig, FileKey, FilesKey, PeerConfig, TlsConfig,
+    AddressOverride, DeliverServiceConfig, DeliveryClientConfig, FileKey, FilesKey, LedgerConfig, PeerConfig,
+    TlsConfig,
 };
 pub use units::{ByteSize, Period, UnitError};

@@ -2,7 +2,7 @@
 //!
 //! The file has the shape of Fabric's `core.yaml`, so that an operator can start from one: keys that mean the
 //! same here have the same name, others of Fabric's give one warning, anything else is an error. `CORE_…`
-//! variables override single keys. Ours alone are `network.id` and `channels`. Relative paths are relative to
+//! variables override single keys. Ours alone are `network.id`, `channels` and `ledger.minFreeDiskSpace`. Relative paths are relative to
 //! the directory of the file.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -17,7 +17,7 @@ use crate::fabric;
 use crate::gossip::GossipConfig;
 use crate::load::{read_file, write_yaml};
 use crate::reader::{Reader, Section, Source};
-use crate::units::Period;
+use crate::units::{ByteSize, Period};
 
 /// `peer.yaml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,8 +26,25 @@ pub struct PeerConfig {
     pub network: NetworkSection,
     /// `peer`.
     pub peer: PeerSection,
+    /// `ledger`.
+    pub ledger: LedgerConfig,
     /// Genesis block files of the channels that are joined at start; one that is joined already is passed over.
     pub channels: Vec<PathBuf>,
+}
+
+/// `ledger`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerConfig {
+    /// While less is free on the disk of `peer.fileSystemPath`, no blocks are taken in; 0 turns that off. Ours alone. Default
+    /// 256 MB: room for the ledger's log and write buffers several times over.
+    pub min_free_disk_space: ByteSize,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self { min_free_disk_space: ByteSize::mebibytes(256) }
+    }
 }
 
 /// `network`.
@@ -254,6 +271,11 @@ impl PeerConfig {
         let config = Self {
             network: NetworkSection { id: root.section("network").value("id", NETWORK_ID.to_owned()) },
             peer: PeerSection::read(&mut root.section("peer")),
+            ledger: LedgerConfig {
+                min_free_disk_space: root
+                    .section("ledger")
+                    .value("minFreeDiskSpace", LedgerConfig::default().min_free_disk_space),
+            },
             channels: root.paths("channels"),
         };
         let warnings = reader.finish(&node, &fabric::CORE, || config.findings())?;

@@ -151,7 +151,7 @@ fn bad_values() {
         ("  gossip:\n    election:\n      pullInterval: 1s\n", 2, "peer.gossip.election.pullInterval: is not a known key; did you mean peer.gossip.pullInterval?".into()),
         ("  gosip: {}\n", 0, "peer.gosip: is not a known key; did you mean gossip?".into()),
         ("chanels: []\n", 0, "chanels: is not a known key; did you mean channels?".into()),
-        ("whatever: 1\n", 0, "whatever: is not a known key; remove it, or use one of: channels, network, peer".into()),
+        ("whatever: 1\n", 0, "whatever: is not a known key; remove it, or use one of: channels, ledger, network, peer".into()),
         ("  gossip:\n    digestWaitTimee: 1s\n", 1, "peer.gossip.digestWaitTimee: is not a known key; the nearest name is Fabric's peer.gossip.digestWaitTime; remove it or correct the spelling".into()),
         ("  gossip: []\n", 0, "peer.gossip: must be a section of keys and values, but is a list".into()),
         ("  gossip:\n    pullInterval: 10 parsecs\n", 1, format!("peer.gossip.pullInterval: \"10 parsecs\" {duration}")),

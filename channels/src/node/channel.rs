@@ -15,6 +15,7 @@ use crate::dissemination::{BlockSource, Dissemination, DisseminationMode, Dissem
 use crate::election::{Election, ElectionOutput};
 use crate::isolation::Scope;
 use crate::reconciliation::Reconciliation;
+use crate::restoration::Restoration;
 use crate::time::{Time, earliest};
 use crate::wire::{self, BulkKind, ChannelBody, Request};
 use rand::rngs::ChaCha8Rng;
@@ -24,6 +25,7 @@ pub(super) struct Channel {
     pub(super) election: Election,
     pub(super) dissemination: Dissemination,
     pub(super) reconciliation: Reconciliation,
+    pub(super) restoration: Restoration,
     pub(super) chain: Chain,
     pub(super) tip: Digest,
     pub(super) anchors: BTreeSet<String>,
@@ -58,6 +60,7 @@ impl Channel {
             election: Election::new(election, own, setup.height, now),
             dissemination: Dissemination::new(dissemination, now, fork(rng)),
             reconciliation: Reconciliation::new(config.reconciliation.clone(), now, fork(rng)),
+            restoration: Restoration::default(),
             chain: Chain::new(
                 setup.height,
                 setup.tip,
@@ -79,6 +82,7 @@ impl Channel {
             self.dissemination.next_deadline(),
             earliest(self.election.next_deadline(), self.reconciliation.next_deadline()),
         );
+        let machines = earliest(machines, self.restoration.next_deadline());
         earliest(machines, earliest(self.announce_at, self.orderer_again_at))
     }
 
@@ -173,6 +177,7 @@ impl Node {
         }
         self.drain_dissemination(id);
         self.return_to_orderer(now, id);
+        self.restore(now, id);
         self.reconcile(now, id);
     }
 

@@ -35,6 +35,7 @@ mod catch_up_tests;
 mod channel;
 mod events;
 mod peers;
+mod restore;
 #[cfg(test)]
 mod tests;
 
@@ -255,6 +256,24 @@ pub enum Input {
         /// Header hash of the highest.
         tip: Digest,
     },
+    /// Blocks of the own ledger, below its height, cannot be read any more.
+    Lost {
+        /// The channel.
+        channel: ChannelId,
+        /// The blocks.
+        numbers: Vec<u64>,
+    },
+    /// What became of [`Output::Restore`].
+    Restored {
+        /// The channel.
+        channel: ChannelId,
+        /// The block.
+        number: u64,
+        /// Who sent it.
+        peer: PkiId,
+        /// In its place, or why not.
+        result: Result<(), Rejection>,
+    },
     /// A block of [`Output::SendBlock`] could not be sent: the peer's queue is full, or the ledger failed.
     NotSent {
         /// To.
@@ -365,6 +384,18 @@ pub enum Output {
         channel: ChannelId,
         /// The block.
         block: AuthenticBlock,
+    },
+    /// A lost block has come: check that it is the one the chain demands, and its signatures, put it in its place, and answer
+    /// with [`Input::Restored`].
+    Restore {
+        /// The channel.
+        channel: ChannelId,
+        /// Its number.
+        number: u64,
+        /// Who sent it.
+        peer: PkiId,
+        /// The block.
+        body: Bytes,
     },
     /// Pull the channel from the orderer, starting at this number; this peer leads. If it is pulled already, begin
     /// again there.
@@ -558,6 +589,10 @@ impl Node {
             Input::OrdererProbe { channel, found } => self.handle_probe(now, &channel, found),
             Input::Verified { ticket, result } => self.handle_verified(now, ticket, result),
             Input::Committed { channel, height, tip } => self.handle_committed(now, &channel, height, tip),
+            Input::Lost { channel, numbers } => self.handle_lost(now, &channel, &numbers),
+            Input::Restored { channel, number, peer, result } => {
+                self.handle_restored(now, &channel, number, peer, result);
+            }
             Input::NotSent { peer, channel, number } => self.handle_not_sent(peer, &channel, number),
             Input::HeadersRead { peer, channel, headers } => {
                 self.handle_headers_read(peer, &channel, headers)
@@ -683,6 +718,12 @@ impl Node {
     /// Counts of what was dropped or seen.
     pub fn counters(&self) -> &NodeCounters {
         &self.counters
+    }
+
+    /// Blocks of a channel that its ledger has lost and that are being fetched, and how many have been restored.
+    pub fn restoration(&self, channel: &ChannelId) -> Option<(usize, u64)> {
+        let machine = &self.channels.get(channel)?.restoration;
+        Some((machine.waiting(), machine.restored()))
     }
 
     /// Counts of one channel: what its chain dropped, and its requests.

@@ -148,6 +148,10 @@ impl Node {
             },
         };
         let claim = Claim { number: header.number, hash };
+        if channel.restoration.take(peer, claim.number) {
+            let number = claim.number;
+            return self.outputs.push_back(Output::Restore { channel: id, number, peer, body });
+        }
         channel.reconciliation.handle_arrival(now, peer, claim.number);
         let push = header.kind() == BulkKind::Push && own_organization;
         if own_organization {
@@ -267,6 +271,8 @@ impl Node {
             Some(ChannelBody::Request(request)) => self.serve(peer, &id, &request),
             Some(ChannelBody::Refusal(request)) => {
                 channel.reconciliation.handle_refusal(now, peer, &request.numbers);
+                channel.restoration.handle_refusal(now, peer, &request.numbers);
+                self.restore(now, &id);
                 self.reconcile(now, &id);
             }
             Some(ChannelBody::HeadersRequest(request)) => self.serve_headers(peer, &id, &request),
@@ -326,6 +332,7 @@ impl Node {
         self.outputs.push_back(Output::LinkClosed { peer, channel: id.clone() });
         if let Some(channel) = self.channels.get_mut(id) {
             channel.reconciliation.handle_peer_gone(now, peer);
+            channel.restoration.handle_peer_gone(now, peer);
             channel.dissemination.handle_peer_gone(now, peer);
             channel.election.handle_member_gone(now, peer);
         }

@@ -9,6 +9,7 @@
 mod catch_up;
 mod crash;
 mod idle;
+mod ledger;
 mod network;
 mod output;
 mod sample;
@@ -35,10 +36,25 @@ enum Command {
     CatchUp(catch_up::Arguments),
     /// What a peer that is killed again and again has lost
     Crash(crash::Arguments),
+    /// What the ledger writes for each byte committed, and how long it takes to open
+    Ledger(ledger::Arguments),
+    /// What `crash` starts
+    #[command(name = crash::WRITER, hide = true)]
+    CrashWriter,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // A child that is to be killed: no handlers of signals.
+    if matches!(arguments.command, Command::CrashWriter) {
+        return match crash::run_writer() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("bench: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let interrupt = match Interrupt::on_signals() {
         Ok(interrupt) => interrupt,
         Err(error) => {
@@ -50,6 +66,8 @@ fn main() -> ExitCode {
         Command::Idle(arguments) => idle::run(arguments, &interrupt),
         Command::CatchUp(arguments) => catch_up::run(arguments, &interrupt),
         Command::Crash(arguments) => crash::run(arguments, &interrupt),
+        Command::Ledger(arguments) => ledger::run(arguments),
+        Command::CrashWriter => crash::run_writer(),
     };
     if let Some(status) = interrupt.exit_status() {
         eprintln!("bench: stopped; every process is gone");

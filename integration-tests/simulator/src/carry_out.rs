@@ -95,6 +95,11 @@ impl Simulation {
                 }
                 Ok(())
             }
+            // These disks lose nothing while they run.
+            Output::Restore { channel, number, .. } => Err(format!(
+                "{} restores block {number} of {channel}, which it never lost",
+                self.truth.name(peer)
+            )),
             // These orderers sign one history.
             Output::KeepEvidence { block, .. } => Err(format!(
                 "{} has evidence against the orderers: {}",

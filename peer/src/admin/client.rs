@@ -75,6 +75,17 @@ impl AdminClient {
         }
     }
 
+    /// Has blocks of a channel looked at and mended; says how many those are. [`Status`] tells how far it is.
+    ///
+    /// # Errors
+    /// See [`AdminClientError`].
+    pub fn repair(&self, channel: &str, ranges: Vec<(u64, u64)>) -> Result<u64, AdminClientError> {
+        match self.ask(&WireRequest::Repair { channel: channel.to_owned(), ranges })? {
+            AdminResponse::Repairing { repairing } => Ok(repairing),
+            other => Err(AdminClientError::NotUnderstood(format!("{other:?}"))),
+        }
+    }
+
     /// Sends one request; an error answer becomes [`AdminClientError::Refused`].
     ///
     /// # Errors

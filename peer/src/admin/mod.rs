@@ -7,6 +7,7 @@
 //! {"command":"status"}                        -> {"peer":"peer0.org1.example.com", ...}   see [`Status`]
 //! {"command":"join","block":"<base64>"}       -> {"joined":"trade"}
 //! {"command":"join","block":"/path/to/block"} -> {"joined":"trade"}
+//! {"command":"repair","channel":"trade","ranges":[[2,5]]} -> {"repairing":4}
 //! anything that does not work                 -> {"error":"what to do"}
 //! ```
 //!
@@ -38,6 +39,8 @@ pub use socket::AdminSocketError;
 pub const SOCKET_NAME: &str = "admin.sock";
 /// Largest request line in bytes: room for a genesis block in base64.
 pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most ranges of one repair.
+pub const RANGES_MAX: usize = 10_000;
 /// Largest answer line in bytes that the client reads.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest block file that `join` reads, in bytes.

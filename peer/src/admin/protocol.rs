@@ -18,6 +18,13 @@ pub enum WireRequest {
         /// make its base64 begin with a slash.
         block: String,
     },
+    /// Look at blocks of the ledger and mend what is wrong with them.
+    Repair {
+        /// Name of the channel.
+        channel: String,
+        /// Inclusive ranges of blocks, at most [`super::RANGES_MAX`].
+        ranges: Vec<(u64, u64)>,
+    },
 }
 
 /// A request as the driver sees it.
@@ -30,6 +37,13 @@ pub enum AdminRequest {
         /// The encoded genesis block, not yet looked at.
         block: Bytes,
     },
+    /// Mend blocks of the ledger: answer [`AdminResponse::Repairing`].
+    Repair {
+        /// Name of the channel, not yet looked at.
+        channel: String,
+        /// Inclusive ranges of blocks.
+        ranges: Vec<(u64, u64)>,
+    },
 }
 
 /// The answer to a request.
@@ -40,6 +54,11 @@ pub enum AdminResponse {
     Joined {
         /// Name of the channel.
         joined: String,
+    },
+    /// The blocks are being looked at; what is damaged is fetched, and counted in [`ChannelStatus::damaged`] until it is there.
+    Repairing {
+        /// Number of blocks named.
+        repairing: u64,
     },
     /// It did not work.
     Error {
@@ -70,6 +89,15 @@ pub struct Status {
     pub pki_id: String,
     /// Version of the program.
     pub version: String,
+    /// What an operator must know of, each in plain words; empty if all is well.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Whether blocks are taken into the ledger; if not, the warnings say why.
+    #[serde(default)]
+    pub ledger_takes_blocks: bool,
+    /// Bytes free on the ledger's disk, if that is known.
+    #[serde(default)]
+    pub disk_free_bytes: Option<u64>,
     /// Channels joined, by name.
     pub channels: Vec<ChannelStatus>,
     /// Other peers known, by name.
@@ -109,6 +137,15 @@ pub struct ChannelStatus {
     /// How it catches up, while blocks are missing.
     #[serde(default)]
     pub progress: Option<CatchUp>,
+    /// Damaged blocks of the ledger that are being fetched from other peers.
+    #[serde(default)]
+    pub damaged: u64,
+    /// Damaged blocks that have been put back since the start.
+    #[serde(default)]
+    pub restored: u64,
+    /// Whether a repair that an operator asked for is still looking.
+    #[serde(default)]
+    pub repairing: bool,
     /// Why the channel stands still, if it was stopped.
     #[serde(default)]
     pub stopped: Option<String>,
@@ -233,10 +270,17 @@ mod tests {
         assert_eq!(status, WireRequest::Status);
         let join: WireRequest = serde_json::from_str(r#"{"command":"join","block":"Cg=="}"#).unwrap();
         assert_eq!(join, WireRequest::Join { block: "Cg==".to_owned() });
+        let repair: WireRequest =
+            serde_json::from_str(r#"{"command":"repair","channel":"trade","ranges":[[2,5]]}"#).unwrap();
+        assert_eq!(repair, WireRequest::Repair { channel: "trade".to_owned(), ranges: vec![(2, 5)] });
         assert!(serde_json::from_str::<WireRequest>(r#"{"command":"stop"}"#).is_err());
 
         let joined = AdminResponse::Joined { joined: "trade".to_owned() };
         assert_eq!(serde_json::to_string(&joined).unwrap(), r#"{"joined":"trade"}"#);
+        let repairing = AdminResponse::Repairing { repairing: 4 };
+        let line = serde_json::to_string(&repairing).unwrap();
+        assert_eq!(line, r#"{"repairing":4}"#);
+        assert_eq!(serde_json::from_str::<AdminResponse>(&line).unwrap(), repairing);
         let refused = AdminResponse::Error { error: "no".to_owned() };
         assert_eq!(serde_json::to_string(&refused).unwrap(), r#"{"error":"no"}"#);
     }

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::protocol::{AdminCall, AdminRequest, AdminResponse, WireRequest};
 use super::socket::{self, AdminSocketError};
 use super::{
-    ANSWER_TIMEOUT_MS, BLOCK_BYTES_MAX, CONNECTIONS_MAX, REQUEST_BYTES_MAX, REQUEST_TIMEOUT_MS, SOCKET_NAME,
+    ANSWER_TIMEOUT_MS, BLOCK_BYTES_MAX, CONNECTIONS_MAX, RANGES_MAX, REQUEST_BYTES_MAX, REQUEST_TIMEOUT_MS,
+    SOCKET_NAME,
 };
 
 /// The listening admin socket. The file is removed when this is dropped.
@@ -116,6 +117,10 @@ async fn parse(line: &[u8]) -> Result<AdminRequest, String> {
     let request = serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
     match request {
         WireRequest::Status => Ok(AdminRequest::Status),
+        WireRequest::Repair { ranges, .. } if ranges.len() > RANGES_MAX => {
+            Err(format!("more than {RANGES_MAX} ranges; name fewer at a time"))
+        }
+        WireRequest::Repair { channel, ranges } => Ok(AdminRequest::Repair { channel, ranges }),
         WireRequest::Join { block } if block.starts_with('/') => {
             let path = PathBuf::from(block);
             let block = read_block(&path).await.map_err(|error| format!("{}: {error}", path.display()))?;

@@ -1,4 +1,4 @@
-//! The command line: `grapevine run | net init | channel join|list|info|export|verify-blocks|config show | block show |
+//! The command line: `grapevine run | net init | channel join|list|info|export|verify|repair|verify-blocks|config show | block show |
 //! status`.
 //!
 //! - Results go to standard output, everything else to standard error. A reader that stops reading (`grapevine … | head`) ends
@@ -15,9 +15,11 @@ mod export;
 mod join;
 mod net;
 mod output;
+mod progress;
 mod settings;
 mod source;
 mod status;
+mod verify;
 mod verify_blocks;
 
 use std::ffi::OsString;
@@ -30,6 +32,8 @@ use grapevine_block_trace::BlockTrace;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::driver::TakeOver;
 
 /// Environment variable with the log filter.
 pub const LOG_VARIABLE: &str = "GRAPEVINE_LOG";
@@ -51,6 +55,9 @@ enum Command {
         /// Append to this file when each block was received, verified, handed to the ledger and committed
         #[arg(long, value_name = "FILE")]
         block_trace: Option<PathBuf>,
+        /// Keep the blocks of a data directory that was copied from another peer
+        #[arg(long)]
+        take_over_ledger: bool,
     },
     /// Make the files of a whole network
     #[command(subcommand)]
@@ -141,6 +148,25 @@ enum ChannelCommand {
     /// Look at a channel's config
     #[command(subcommand)]
     Config(ChannelConfigCommand),
+    /// Verify the whole chain in the ledger: hashes, signatures, index
+    Verify {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Name of the channel
+        #[arg(short, long, value_name = "NAME")]
+        channel: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Verify, and have the running peer fetch damaged blocks from other peers
+    Repair {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Name of the channel
+        #[arg(short, long, value_name = "NAME")]
+        channel: String,
+    },
     /// Verify a directory of files NUMBER.block from the genesis block on
     VerifyBlocks {
         /// File with the channel's genesis block, which you vouch for
@@ -214,7 +240,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run { config, block_trace } => run(&config, block_trace.as_deref()),
+        Command::Run { config, block_trace, take_over_ledger } => {
+            let take_over = if take_over_ledger { TakeOver::Yes } else { TakeOver::No };
+            run(&config, block_trace.as_deref(), take_over)
+        }
         Command::Net(NetCommand::Init { config, dir }) => net::init(&config, &dir),
         Command::Channel(ChannelCommand::Join { config, block }) => {
             join::join(&settings::load(&config.config)?, &block)
@@ -231,6 +260,12 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Channel(ChannelCommand::Config(ChannelConfigCommand::Show { config, channel, json })) => {
             config_show::show(&settings::load(&config.config)?, &settings::channel(&channel)?, json)
+        }
+        Command::Channel(ChannelCommand::Verify { config, channel, json }) => {
+            verify::verify(&settings::load(&config.config)?, &settings::channel(&channel)?, json)
+        }
+        Command::Channel(ChannelCommand::Repair { config, channel }) => {
+            verify::repair(&settings::load(&config.config)?, &settings::channel(&channel)?)
         }
         Command::Channel(ChannelCommand::VerifyBlocks { genesis, directory }) => {
             verify_blocks::verify_blocks(&genesis, &directory)
@@ -250,7 +285,7 @@ fn show_block(arguments: &BlockShowArguments) -> anyhow::Result<()> {
     block::show_stored(&settings::load(config)?, &settings::channel(channel)?, number, json)
 }
 
-fn run(arguments: &ConfigArguments, block_trace: Option<&Path>) -> anyhow::Result<()> {
+fn run(arguments: &ConfigArguments, block_trace: Option<&Path>, take_over: TakeOver) -> anyhow::Result<()> {
     log_to_stderr()?;
     let config = settings::load_and_log(&arguments.config)?;
     let trace = match block_trace {
@@ -262,7 +297,7 @@ fn run(arguments: &ConfigArguments, block_trace: Option<&Path>) -> anyhow::Resul
         .enable_all()
         .build()
         .context("the runtime could not be started; raise the limit of threads for this user")?;
-    let ran = runtime.block_on(crate::driver::run(config, trace));
+    let ran = runtime.block_on(crate::driver::run(config, trace, take_over));
     // Blocking work that is still under way must not hold the process back for longer than it may take to stop.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     ran

@@ -17,6 +17,9 @@ fn render(status: &Status) -> String {
         "{} of {}, PKI-ID {}, version {}\n",
         status.peer, status.msp_id, status.pki_id, status.version
     );
+    for warning in &status.warnings {
+        text.push_str(&format!("WARNING: {warning}\n"));
+    }
     let heading = ["CHANNEL", "HEIGHT", "TIP", "LEADER", "PEERS", "ORDERER"].map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     for channel in &status.channels {

@@ -22,13 +22,14 @@ use super::limits::Limits;
 use super::orderer::{OrdererNews, Orderers};
 use super::progress::{self, ProgressLog};
 use super::reader::{ReaderNews, Reading, Wanted};
+use super::restorer::{Restored, Restorer};
 use super::stations::Stations;
 use super::trust::Trust;
 use super::verifier::{Job, Judged, Verdict, Verifier};
 use super::{INCARNATION_KEY, STOP_GRACE, status};
 use crate::admin::{AdminCall, AdminRequest, AdminResponse};
 use crate::deliver_server::{DeliverChannels, DeliverServer};
-use crate::ledger::{CommitRefused, Ledger, LedgerReport, LedgerThread};
+use crate::ledger::{CommitRefused, Ledger, LedgerError, LedgerReport, LedgerThread};
 use crate::net::{NetEvent, NetHandle};
 
 /// An orderer that sent a block which does not verify is asked again after this long.
@@ -37,6 +38,8 @@ const ORDERER_DISTRUST: Duration = Duration::from_secs(1);
 const ORDERER_RESTART: Duration = Duration::from_millis(200);
 /// A peer whose organisation was removed is disconnected after this long.
 const REMOVAL_GRACE: Duration = Duration::from_millis(500);
+/// Being outbid this soon after a start is by a former self.
+const FORMER_SELF: Duration = Duration::from_secs(60);
 /// Most config blocks being committed at a time; they come one by one.
 const CONFIG_BLOCKS_MAX: usize = 64;
 
@@ -48,6 +51,7 @@ pub(super) struct Feeds {
     pub(super) verdicts: mpsc::UnboundedReceiver<Verdict>,
     pub(super) orderer_news: mpsc::Receiver<OrdererNews>,
     pub(super) reader_news: mpsc::Receiver<ReaderNews>,
+    pub(super) restored: mpsc::Receiver<Restored>,
     pub(super) admin_calls: mpsc::Receiver<AdminCall>,
 }
 
@@ -65,6 +69,11 @@ pub(super) struct Core {
     pub(super) verifier: Verifier,
     pub(super) orderers: Orderers,
     pub(super) readings: mpsc::Sender<Reading>,
+    pub(super) restorer: Restorer,
+    /// The walk that an operator asked for, while it is under way.
+    pub(super) repair: Option<(ChannelId, tokio::task::JoinHandle<()>)>,
+    /// What is known of a former start of this peer that its ledger knows nothing of.
+    pub(super) former_self: Option<String>,
     /// Blocks the ledger thread's queue had no room for, in order.
     pub(super) waiting_commits: VecDeque<(ChannelId, AuthenticBlock)>,
     /// Config blocks handed to the ledger, by channel and number.
@@ -107,10 +116,9 @@ impl Core {
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         tokio::pin!(stop);
+        let ledger = self.ledger.clone();
         let outcome = loop {
-            if let Err(error) = self.carry_out() {
-                break Err(error);
-            }
+            self.carry_out();
             let wake = self.next_wake();
             tokio::select! {
                 () = &mut stop => break Ok(()),
@@ -124,6 +132,10 @@ impl Core {
                 Some(verdict) = feeds.verdicts.recv() => self.verdict(verdict),
                 Some(news) = feeds.orderer_news.recv() => self.orderer_news(news),
                 Some(news) = feeds.reader_news.recv() => self.reader_news(news),
+                Some(Restored { channel, number, peer, result }) = feeds.restored.recv() => {
+                    self.feed(Input::Restored { channel, number, peer, result });
+                }
+                () = ledger.damage_found() => self.fetch_damaged(),
                 Some(call) = feeds.admin_calls.recv() => self.admin_call(call),
             }
         };
@@ -133,9 +145,7 @@ impl Core {
 
     async fn stop(mut self, ledger_reports: mpsc::Receiver<LedgerReport>) {
         self.feed(Input::Shutdown);
-        if let Err(error) = self.carry_out() {
-            tracing::error!(%error, "while stopping");
-        }
+        self.carry_out();
         self.orderers.stop_all();
         let streams_ended = async {
             if let Some(server) = self.deliver_server {
@@ -214,6 +224,17 @@ impl Core {
                 tracing::debug!(endpoint, reason, "dial failed");
                 self.feed(Input::DialFailed { endpoint });
             }
+        }
+    }
+
+    /// Blocks that were found damaged come again from other peers.
+    fn fetch_damaged(&mut self) {
+        let mut lost: BTreeMap<ChannelId, Vec<u64>> = BTreeMap::new();
+        for (channel, number) in self.ledger.damaged() {
+            lost.entry(channel).or_default().push(number);
+        }
+        for (channel, numbers) in lost {
+            self.feed(Input::Lost { channel, numbers });
         }
     }
 
@@ -303,9 +324,49 @@ impl Core {
                 Ok(channel) => AdminResponse::Joined { joined: channel.to_string() },
                 Err(error) => AdminResponse::Error { error: format!("{error:#}") },
             },
+            AdminRequest::Repair { channel, ranges } => match self.start_repair(&channel, &ranges) {
+                Ok(repairing) => AdminResponse::Repairing { repairing },
+                Err(error) => AdminResponse::Error { error: format!("{error:#}") },
+            },
         };
         // Who asked may have gone.
         let _gone = call.answer.send(response);
+    }
+
+    /// Looks at blocks beside the core's own work: what finds a block is written anew, a block that is damaged is noted and
+    /// fetched. One repair at a time.
+    fn start_repair(&mut self, channel: &str, ranges: &[(u64, u64)]) -> anyhow::Result<u64> {
+        let channel: ChannelId = channel.parse()?;
+        let height = self.ledger.height(&channel);
+        if height == 0 {
+            return Err(LedgerError::UnknownChannel { channel }.into());
+        }
+        if self.repair.as_ref().is_some_and(|(_, task)| !task.is_finished()) {
+            bail!("a repair is under way; wait for its end");
+        }
+        let ranges: Vec<_> =
+            ranges.iter().map(|(first, last)| *first..last.saturating_add(1).min(height)).collect();
+        let count =
+            ranges.iter().fold(0u64, |sum, range| sum.saturating_add(range.end.saturating_sub(range.start)));
+        let (ledger, of) = (self.ledger.clone(), channel.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            for number in ranges.into_iter().flatten() {
+                match ledger.reindex(&of, number) {
+                    // Noted by the ledger, which wakes the core.
+                    Ok(()) | Err(LedgerError::Damaged { .. }) => {}
+                    Err(error) => {
+                        return tracing::error!(channel = %of, number, %error, "the repair ends early");
+                    }
+                }
+            }
+        });
+        self.repair = Some((channel, task));
+        Ok(count)
+    }
+
+    /// Whether a repair of the channel is still looking.
+    pub(super) fn is_repairing(&self, channel: &ChannelId) -> bool {
+        self.repair.as_ref().is_some_and(|(of, task)| of == channel && !task.is_finished())
     }
 
     /// Joins a channel by its genesis block, if it is not joined.
@@ -352,11 +413,18 @@ impl Core {
     /// The config that the last block of the ledger lies under.
     fn newest_config(&self, channel: &ChannelId) -> anyhow::Result<ChannelConfig> {
         let read = |number: u64| -> anyhow::Result<Block> {
-            let bytes = self.ledger.block(channel, number)?.context("a block of the ledger is missing")?;
+            // The newest config block is kept twice, so that damage to one of the two does not keep the peer out.
+            let copy = self.ledger.config_block(channel).ok().flatten();
+            let bytes = match (self.ledger.block(channel, number), copy) {
+                (Err(_), Some((newest, copy))) if newest == number => copy,
+                (read, _) => read?.context("a block of the ledger is missing")?,
+            };
             Ok(AuthenticBlock::stored(bytes)?.block().clone())
         };
-        let tip = read(self.ledger.height(channel).saturating_sub(1))?;
-        let number = tip.last_config_index().unwrap_or(0);
+        // A tip that is damaged is block 0, or opening would have cut it.
+        let last = self.ledger.height(channel).saturating_sub(1);
+        let tip = read(last)?;
+        let number = tip.last_config_index().filter(|_| last > 0).unwrap_or(0);
         let config = if number == tip.number() { tip } else { read(number)? };
         ChannelConfig::from_block(&config)
             .with_context(|| format!("channel {channel}: the config in block {number} cannot be used"))
@@ -405,15 +473,10 @@ impl Core {
         self.feed(Input::Leave(channel.clone()));
     }
 
-    fn carry_out(&mut self) -> anyhow::Result<()> {
+    fn carry_out(&mut self) {
         while let Some(output) = self.node.poll_output() {
-            if let Output::PersistIncarnation(incarnation) = output {
-                self.ledger.meta_put(INCARNATION_KEY, &incarnation.to_be_bytes())?;
-            } else {
-                self.carry_out_one(output);
-            }
+            self.carry_out_one(output);
         }
-        Ok(())
     }
 
     fn carry_out_one(&mut self, output: Output) {
@@ -439,6 +502,9 @@ impl Core {
                 }
             }
             Output::Commit { channel, block } => self.commit(channel, block),
+            Output::Restore { channel, number, peer, body } => {
+                self.restorer.restore(channel, number, peer, body);
+            }
             Output::StartDeliver { channel, next } => {
                 if self.orderers.is_running(&channel) {
                     self.restarts.insert(channel, Instant::now() + ORDERER_RESTART);
@@ -456,9 +522,7 @@ impl Core {
                 self.orderers.stop(&channel);
             }
             Output::PersistIncarnation(incarnation) => {
-                if let Err(error) = self.ledger.meta_put(INCARNATION_KEY, &incarnation.to_be_bytes()) {
-                    tracing::error!(%error, "the counter of starts cannot be written");
-                }
+                self.outbid(incarnation);
             }
             Output::LinkOpened { peer, channel, tag } => self.limits.open(peer, channel, tag),
             Output::LinkClosed { peer, channel } => self.limits.close(peer, &channel),
@@ -476,6 +540,22 @@ impl Core {
                 self.halt(&channel, reason);
             }
             Output::Event(event) => self.event(event),
+        }
+    }
+
+    /// Others know a later start of this peer than its ledger does. Soon after a start that is a former self: the data
+    /// directory is older than what ran on it last.
+    fn outbid(&mut self, incarnation: u64) {
+        if self.started.elapsed() < FORMER_SELF && self.former_self.is_none() {
+            let text = format!(
+                "others know start {} of this peer, its data directory does not: an older backup was restored, the disk was lost, or a copy of the directory runs elsewhere; blocks that are missing are fetched again",
+                incarnation.saturating_sub(1)
+            );
+            tracing::error!("{text}");
+            self.former_self = Some(text);
+        }
+        if let Err(error) = self.ledger.meta_put(INCARNATION_KEY, &incarnation.to_be_bytes()) {
+            tracing::error!(%error, "the counter of starts cannot be written");
         }
     }
 

@@ -12,7 +12,9 @@
 //! ```
 //!
 //! # When something fails
-//! A ledger that cannot write ends the process: what is on disk is no longer certain. A config block that cannot be used stops
+//! A ledger that cannot write is opened again until it can; the status says why blocks are not taken in meanwhile. Only one
+//! that has lost what was reported ends the process. A stored block that turns out damaged is not handed out and is fetched
+//! again from other peers. A config block that cannot be used stops
 //! its channel and says why; the other channels go on. A peer that misbehaves is disconnected and kept out for a
 //! while. SIGTERM and Ctrl-C hand leadership over, finish what the ledger has taken, and end in seconds.
 
@@ -22,6 +24,7 @@ mod limits;
 mod orderer;
 mod progress;
 mod reader;
+mod restorer;
 mod settings;
 mod stations;
 mod status;
@@ -29,6 +32,7 @@ mod trust;
 mod verifier;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,7 +41,7 @@ use grapevine_block_trace::BlockTrace;
 use grapevine_channels::node::{Node, Start};
 use grapevine_channels::time::Time;
 use grapevine_configs::PeerConfig;
-use grapevine_crypto::{LocalMsp, MspId, Role};
+use grapevine_crypto::{Identity, LocalMsp, MspId, Role};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -45,24 +49,36 @@ use tokio_util::sync::CancellationToken;
 use self::core::{Core, Feeds};
 use crate::admin::AdminServer;
 use crate::deliver_server::DeliverChannels;
-use crate::ledger::{self, Ledger, LedgerLimits, LedgerThread};
+use crate::ledger::{self, Ledger, LedgerError, LedgerThread};
 use crate::net::Net;
 
 /// Where the persisted counter of starts stands in the ledger.
 pub(crate) const INCARNATION_KEY: &[u8] = b"incarnation";
+/// Where the ledger says whose it is.
+const OWNER_KEY: &[u8] = b"owner";
 /// Days before the end of the own certificate at which a start warns.
 const EXPIRY_WARNING_DAYS: i64 = 30;
+
+/// What to do with a ledger that another peer has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeOver {
+    /// Refuse it: it is a copied directory, or the wrong one.
+    No,
+    /// Keep its blocks; from now on it belongs to this peer, which gets a transport key of its own.
+    Yes,
+}
 
 /// Runs the peer described by `config` until SIGTERM or SIGINT, and notes in `trace` the way of its blocks.
 ///
 /// # Errors
 /// Whatever keeps the peer from running, in words for the operator.
-pub async fn run(config: PeerConfig, trace: BlockTrace) -> anyhow::Result<()> {
+pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> anyhow::Result<()> {
     let local = local_identity(&config)?;
     let data = &config.peer.file_system_path;
     std::fs::create_dir_all(data)
         .with_context(|| format!("cannot create peer.fileSystemPath {}", data.display()))?;
     let ledger = Ledger::open(data.join(ledger::DIRECTORY))?;
+    own_ledger(&ledger, local.signer.identity(), take_over, &settings::key_path(&config))?;
     let admin = AdminServer::bind(data)?;
     let incarnation = next_incarnation(&ledger)?;
     let trust = Arc::new(trust::Trust::new(local));
@@ -85,7 +101,8 @@ pub async fn run(config: PeerConfig, trace: BlockTrace) -> anyhow::Result<()> {
         Box::new(trust::TrustAuthority(trust.clone())),
         Time::ZERO,
     );
-    let (ledger_thread, ledger_reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default())?;
+    let (ledger_thread, ledger_reports) = LedgerThread::spawn(ledger.clone(), settings::ledger(&config))?;
+    let (restorer, restored) = restorer::Restorer::new(ledger.clone());
     let (verifier, verdicts) = verifier::Verifier::new();
     let (orderers, orderer_news) = orderer::Orderers::new(&config, trust.signer().clone())?;
     let (readings, reader_news) = reader::spawn(ledger.clone(), net.clone());
@@ -105,6 +122,9 @@ pub async fn run(config: PeerConfig, trace: BlockTrace) -> anyhow::Result<()> {
         verifier,
         orderers,
         readings,
+        restorer,
+        repair: None,
+        former_self: None,
         waiting_commits: VecDeque::new(),
         config_blocks: BTreeMap::new(),
         connected: BTreeMap::new(),
@@ -127,7 +147,8 @@ pub async fn run(config: PeerConfig, trace: BlockTrace) -> anyhow::Result<()> {
         incarnation,
         "running"
     );
-    let feeds = Feeds { net_events, ledger_reports, verdicts, orderer_news, reader_news, admin_calls };
+    let feeds =
+        Feeds { net_events, ledger_reports, verdicts, orderer_news, reader_news, restored, admin_calls };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async {
         tokio::select! {
@@ -165,6 +186,39 @@ fn warn_of_expiry(trust: &trust::Trust) {
     } else if days <= EXPIRY_WARNING_DAYS {
         tracing::warn!(days, "this peer's certificate expires soon: renew it");
     }
+}
+
+/// Whether the ledger is this peer's own. A new one is from now on.
+fn own_ledger(
+    ledger: &Ledger,
+    identity: &Identity,
+    take_over: TakeOver,
+    transport_key: &Path,
+) -> anyhow::Result<()> {
+    let name = identity.certificate().subject_common_name().unwrap_or("(no common name)");
+    let own = format!("{name} of {}, PKI-ID {}", identity.msp_id(), identity.pki_id());
+    match ledger.meta_get(OWNER_KEY)? {
+        Some(owner) if owner == own.as_bytes() => return Ok(()),
+        Some(owner) if take_over == TakeOver::No => {
+            let owner = String::from_utf8_lossy(&owner).into_owned();
+            return Err(LedgerError::OtherOwner { path: ledger.path().to_owned(), owner }.into());
+        }
+        Some(owner) => {
+            let former = String::from_utf8_lossy(&owner);
+            tracing::warn!(%former, "taking over the ledger of another peer");
+            // Two peers with one transport key would be taken for one.
+            if let Err(error) = std::fs::remove_file(transport_key)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                return Err(anyhow::Error::new(error).context(format!(
+                    "cannot remove the other peer's transport key {}",
+                    transport_key.display()
+                )));
+            }
+        }
+        None => {}
+    }
+    Ok(ledger.meta_put(OWNER_KEY, own.as_bytes())?)
 }
 
 /// Counts starts; synced before anything is signed with it.

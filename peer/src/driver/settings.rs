@@ -1,6 +1,7 @@
 //! From peer.yaml to the settings of the machines and the transport.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use grapevine_channels::dissemination::{DisseminationConfig, DisseminationMode};
@@ -10,6 +11,7 @@ use grapevine_channels::node::NodeConfig;
 use grapevine_channels::reconciliation::ReconciliationConfig;
 use grapevine_configs::{OnEquivocation, PeerConfig};
 
+use crate::ledger::LedgerLimits;
 use crate::net::NetConfig;
 
 /// Connections after which members of other organisations are no longer dialled.
@@ -90,10 +92,19 @@ fn mode(mode: grapevine_configs::DisseminationMode) -> DisseminationMode {
     }
 }
 
+/// Where the transport's key lies.
+pub(super) fn key_path(config: &PeerConfig) -> PathBuf {
+    config.peer.file_system_path.join("libp2p.key")
+}
+
+/// The ledger thread's bounds.
+pub(super) fn ledger(config: &PeerConfig) -> LedgerLimits {
+    LedgerLimits { free_bytes_min: config.ledger.min_free_disk_space.as_bytes(), ..LedgerLimits::default() }
+}
+
 /// The transport's settings.
 pub(super) fn net(config: &PeerConfig) -> NetConfig {
-    let key_path = config.peer.file_system_path.join("libp2p.key");
-    let mut net = NetConfig::new(config.peer.listen_address, config.network.id.clone(), key_path);
+    let mut net = NetConfig::new(config.peer.listen_address, config.network.id.clone(), key_path(config));
     net.bulk_queue_bytes_max = BULK_QUEUE_BYTES_MAX;
     net
 }

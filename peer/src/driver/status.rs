@@ -8,6 +8,7 @@ use grapevine_channels::reconciliation::Progress;
 
 use super::core::Core;
 use crate::admin::{CatchUp, ChannelStatus, LeadershipStatus, MemberState, MemberStatus, Status};
+use crate::ledger::{LedgerState, free_bytes};
 
 /// The state of the peer at this moment.
 pub(super) fn status(core: &Core) -> Status {
@@ -37,10 +38,35 @@ pub(super) fn status(core: &Core) -> Status {
         msp_id: identity.msp_id().to_string(),
         pki_id: identity.pki_id().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        warnings: warnings(core),
+        ledger_takes_blocks: core.ledger_thread.state() == LedgerState::Writing,
+        disk_free_bytes: free_bytes(core.ledger.path()),
         channels: core.ledger.channels().iter().map(|id| channel(core, id)).collect(),
         members,
         counters: counters(core),
     }
+}
+
+/// What an operator must know of.
+fn warnings(core: &Core) -> Vec<String> {
+    let mebibytes = |bytes: u64| bytes >> 20;
+    let ledger = match core.ledger_thread.state() {
+        LedgerState::Writing => None,
+        LedgerState::LowDisk { free, needed } => Some(format!(
+            "NOT TAKING BLOCKS: the disk of {} has {} MiB left, {} MiB are needed (ledger.minFreeDiskSpace); free some space, it goes on by itself",
+            core.ledger.path().display(),
+            mebibytes(free),
+            mebibytes(needed)
+        )),
+        LedgerState::Failing { error } => {
+            Some(format!("NOT TAKING BLOCKS: {error}; writing is tried again all the time"))
+        }
+    };
+    let damaged = core.ledger.damaged().len();
+    let damaged = (damaged > 0).then(|| {
+        format!("{damaged} stored blocks are damaged; they are not handed out and are being fetched from other peers")
+    });
+    ledger.into_iter().chain(damaged).chain(core.former_self.clone()).collect()
 }
 
 fn channel(core: &Core, id: &ChannelId) -> ChannelStatus {
@@ -67,6 +93,9 @@ fn channel(core: &Core, id: &ChannelId) -> ChannelStatus {
         ready: not_ready.is_none(),
         not_ready,
         progress: core.node.progress(id).filter(|progress| progress.claimed > progress.height).map(catch_up),
+        damaged: core.ledger.damaged().iter().fold(0, |sum, (of, _)| sum + u64::from(of == id)),
+        restored: core.node.restoration(id).map_or(0, |(_, restored)| restored),
+        repairing: core.is_repairing(id),
         stopped: core.halted.get(id).cloned(),
     }
 }
@@ -129,6 +158,8 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("ledger_blocks", ledger.blocks),
         ("ledger_bytes", ledger.bytes),
         ("ledger_syncs", ledger.syncs),
+        ("ledger_low_disk", ledger.low_disk),
+        ("ledger_reopened", ledger.reopened),
     ];
     counters.extend(plain.map(|(name, value)| (name.to_owned(), value)));
     if let Some(server) = &core.deliver_server {

@@ -2,27 +2,39 @@
 //!
 //! | column family | key | value |
 //! |---|---|---|
-//! | `blocks` | position u64 | encoded block |
-//! | `index` | `n` ‖ channel ‖ number u64 | position u64 ‖ header hash |
-//! | `index` | `h` ‖ channel ‖ header hash | number u64 |
+//! | `blocks` | position u64 ‖ number u64 ‖ channel's name | encoded block |
+//! | `numbers` | channel ‖ number u64 | position u64 ‖ header hash ‖ XXH3 of the encoded block u64 |
+//! | `hashes` | channel ‖ header hash | number u64 |
+//! | `transactions` | fingerprint of channel and transaction id ‖ number u64 ‖ place u32 | nothing |
 //! | `meta` | `format` | u32 |
 //! | `meta` | `position` | next free position u64 |
 //! | `meta` | `channel/` ‖ name | genesis hash ‖ height u64 ‖ tip hash |
+//! | `meta` | `config/` ‖ name | number u64 ‖ encoded block: the newest config block |
 //! | `meta` | `state/` ‖ key | whatever the peer keeps there |
 //!
-//! `channel` stands for u16 length ‖ name. A block's position is its place in the order of commits over all channels. Were
+//! `channel` stands for u16 length ‖ name. A block's position is its place in the order of writes over all channels. Were
 //! blocks keyed by channel and number, the flushed files of a peer with two channels would overlap, and compaction would
-//! rewrite every block; keyed by position, files never overlap and compaction only moves them.
+//! rewrite every block; keyed by position, files never overlap and compaction only moves them. A block that was lost and
+//! fetched again is written at a new position, so nothing damaged is ever read to make room for it.
+//!
+//! The keys of `blocks` say whose block it is: everything else, but `state/`, can be made again from them.
+//!
+//! The fingerprint is the first 8 bytes of a SHA-256: a transaction id is 64 bytes of text, and an index of whole ids would
+//! be a tenth of the ledger. Who looks one up compares the transaction found.
 
 use grapevine_channels::ChannelId;
-use grapevine_crypto::Digest;
+use grapevine_crypto::{Digest, sha256_of};
 
 /// Version of this layout, stored under [`FORMAT`].
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
 /// Column family of the encoded blocks.
 pub(super) const BLOCKS: &str = "blocks";
-/// Column family that finds blocks by number and by hash.
-pub(super) const INDEX: &str = "index";
+/// Column family that finds blocks by number.
+pub(super) const NUMBERS: &str = "numbers";
+/// Column family that finds blocks by header hash.
+pub(super) const HASHES: &str = "hashes";
+/// Column family that finds transactions by id.
+pub(super) const TRANSACTIONS: &str = "transactions";
 /// Column family of the heads, the format and the peer's own state.
 pub(super) const META: &str = "meta";
 
@@ -32,8 +44,12 @@ pub(super) const FORMAT: &[u8] = b"format";
 pub(super) const POSITION: &[u8] = b"position";
 /// Prefix of the meta keys of channel heads.
 pub(super) const CHANNEL: &[u8] = b"channel/";
+/// Prefix of the meta keys of the peer's own state.
+pub(super) const STATE: &[u8] = b"state/";
 
 const HASH_BYTES: usize = 32;
+/// Bytes of a transaction's fingerprint.
+pub(super) const FINGERPRINT_BYTES: usize = 8;
 
 /// The last block of a channel and where the channel began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,27 +83,59 @@ impl Head {
     }
 }
 
-/// Where a block lies and what its header hash must be.
+/// Where a block lies and what must be found there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IndexEntry {
-    /// Key in the column family of blocks.
+    /// Begin of the key in the column family of blocks.
     pub(super) position: u64,
     /// Header hash of the block.
     pub(super) hash: Digest,
+    /// [`checksum`] of the encoded block.
+    pub(super) checksum: u64,
 }
 
 impl IndexEntry {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut record = Vec::with_capacity(8 + HASH_BYTES);
+        let mut record = Vec::with_capacity(16 + HASH_BYTES);
         record.extend_from_slice(&self.position.to_be_bytes());
         record.extend_from_slice(self.hash.as_ref());
+        record.extend_from_slice(&self.checksum.to_be_bytes());
         record
     }
 
     pub(super) fn decode(record: &[u8]) -> Option<Self> {
-        let (position, hash) = record.split_first_chunk::<8>()?;
-        Some(Self { position: u64::from_be_bytes(*position), hash: Digest(hash.try_into().ok()?) })
+        let (position, rest) = record.split_first_chunk::<8>()?;
+        let (hash, checksum) = rest.split_first_chunk::<HASH_BYTES>()?;
+        Some(Self {
+            position: u64::from_be_bytes(*position),
+            hash: Digest(*hash),
+            checksum: number(checksum)?,
+        })
     }
+}
+
+/// Checksum of an encoded block, metadata included, taken when it is committed and compared whenever it is read. It is
+/// against accidents, not against malice: who can write the ledger's files needs no collisions.
+pub(super) fn checksum(encoded: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(encoded)
+}
+
+/// Key of a block.
+pub(super) fn block(position: u64, number: u64, channel: &ChannelId) -> Vec<u8> {
+    let name = channel.as_str().as_bytes();
+    let mut key = Vec::with_capacity(16 + name.len());
+    key.extend_from_slice(&position.to_be_bytes());
+    key.extend_from_slice(&number.to_be_bytes());
+    key.extend_from_slice(name);
+    key
+}
+
+/// Position, number and channel of a block's key.
+pub(super) fn parse_block(key: &[u8]) -> Option<(u64, u64, ChannelId)> {
+    let (position, rest) = key.split_first_chunk::<8>()?;
+    let (number, name) = rest.split_first_chunk::<8>()?;
+    let channel = std::str::from_utf8(name).ok()?.parse().ok()?;
+    Some((u64::from_be_bytes(*position), u64::from_be_bytes(*number), channel))
 }
 
 /// Reads a u64 record of exactly eight bytes.
@@ -95,18 +143,40 @@ pub(super) fn number(record: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(record.try_into().ok()?))
 }
 
-/// Index key of a block by number.
+/// Key of a block's index entry.
 pub(super) fn by_number(channel: &ChannelId, number: u64) -> Vec<u8> {
-    let mut key = channel_key(b'n', channel);
+    let mut key = channel_key(channel);
     key.extend_from_slice(&number.to_be_bytes());
     key
 }
 
-/// Index key of a block by header hash.
+/// Key that finds a block's number by header hash.
 pub(super) fn by_hash(channel: &ChannelId, hash: &Digest) -> Vec<u8> {
-    let mut key = channel_key(b'h', channel);
+    let mut key = channel_key(channel);
     key.extend_from_slice(hash.as_ref());
     key
+}
+
+/// What the keys of a transaction begin with.
+pub(super) fn fingerprint(channel: &ChannelId, transaction_id: &str) -> [u8; FINGERPRINT_BYTES] {
+    let digest = sha256_of([channel_key(channel).as_slice(), transaction_id.as_bytes()]);
+    digest.0.first_chunk().copied().unwrap_or_default()
+}
+
+/// Key of a transaction.
+pub(super) fn transaction(fingerprint: [u8; FINGERPRINT_BYTES], number: u64, place: u32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(FINGERPRINT_BYTES + 12);
+    key.extend_from_slice(&fingerprint);
+    key.extend_from_slice(&number.to_be_bytes());
+    key.extend_from_slice(&place.to_be_bytes());
+    key
+}
+
+/// Block number and place in the block of a transaction's key.
+pub(super) fn parse_transaction(key: &[u8]) -> Option<(u64, u32)> {
+    let (_, rest) = key.split_first_chunk::<FINGERPRINT_BYTES>()?;
+    let (number, place) = rest.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*number), u32::from_be_bytes(place.try_into().ok()?)))
 }
 
 /// Meta key of a channel's head.
@@ -114,17 +184,21 @@ pub(super) fn head(channel: &ChannelId) -> Vec<u8> {
     [CHANNEL, channel.as_str().as_bytes()].concat()
 }
 
+/// Meta key of a channel's newest config block.
+pub(super) fn config(channel: &ChannelId) -> Vec<u8> {
+    [b"config/", channel.as_str().as_bytes()].concat()
+}
+
 /// Meta key of the peer's own state.
 pub(super) fn state(key: &[u8]) -> Vec<u8> {
-    [b"state/", key].concat()
+    [STATE, key].concat()
 }
 
 /// A channel's name is at most 249 bytes, so its length always fits.
-fn channel_key(kind: u8, channel: &ChannelId) -> Vec<u8> {
+fn channel_key(channel: &ChannelId) -> Vec<u8> {
     let name = channel.as_str().as_bytes();
     let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
-    let mut key = Vec::with_capacity(3 + name.len() + HASH_BYTES);
-    key.push(kind);
+    let mut key = Vec::with_capacity(2 + name.len() + HASH_BYTES);
     key.extend_from_slice(&length.to_be_bytes());
     key.extend_from_slice(name);
     key

@@ -5,45 +5,62 @@
 //!   write-ahead log on, synced before the call returns. Either all blocks of a call are there after a crash or none.
 //! - **Linked**: a block is stored only if its number is the channel's height and its previous hash the tip's header hash.
 //!   Whether it is *authentic* was decided before: [`AuthenticBlock`] can only be made by verification.
-//! - **Never replaced**: there is no call that overwrites or removes a block.
-//! - **Checked on the way back**: a block read is compared with the header hash in the index, and opening a ledger checks the
-//!   heads against the stored blocks and the links and data hashes of the last [`CHECKED_BLOCKS`] blocks of each channel.
-//! - **Stops after a failed write**: what a failed sync left on disk is unknown, so nothing is written until the next opening.
+//! - **Never replaced**: there is no call that overwrites or removes a block. A block that was lost to damage is restored only
+//!   by one of the same header hash.
+//! - **Nothing corrupt is handed out**: a block read is compared with the checksum taken when it was committed and with its
+//!   header hash, besides RocksDB's own checksums. One that fails is remembered as damaged, to be fetched again.
+//! - **Opens whatever is left**: opening checks the heads and the last [`CHECKED_BLOCKS`] blocks of each channel; a torn tail is
+//!   cut and comes again from other peers; files that contradict each other are mended from the blocks (see `recover`).
+//! - **Stops after a failed write**: what a failed sync left on disk is unknown, so nothing is written until the ledger has been
+//!   opened again ([`Ledger::reopen`]), which writes what was in doubt anew and syncs that.
 //! - **Readable while a peer runs**: [`Ledger::open_read_only`] sees the ledger as it stood at opening, and takes no lock.
 //!
 //! # Bounds
 //! Memory of the store is bounded as the settings module says; [`Ledger::append`] holds one copy of the blocks given while it
 //! writes. Number of channels: what the operator joins.
 //!
-//! The layout of keys stands in `ledger/keys.rs`; `meta` carries a format version, and a newer one is refused.
+//! The layout of keys stands in `ledger/keys.rs`; `meta` carries a format version, and another one is refused.
 
+mod damage;
 mod error;
 mod evidence;
+mod examine;
+pub mod failpoint;
 mod keys;
 mod open;
 mod options;
+mod recover;
+mod space;
+mod store;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{AuthenticBlock, Block};
 use grapevine_crypto::Digest;
-use rocksdb::{ColumnFamily, DB, WriteBatch};
 
+pub use damage::DAMAGED_MAX;
 pub use error::LedgerError;
 pub use evidence::EVIDENCE_MAX;
-pub use thread::{CommitRefused, LedgerCounters, LedgerLimits, LedgerReport, LedgerThread};
+pub use examine::{Examination, Finding, Progress};
+pub use space::free_bytes;
+pub use thread::{
+    CommitRefused, LedgerCounters, LedgerLimits, LedgerReport, LedgerState, LedgerThread, RETRY_MAX,
+};
 
+use failpoint::Failpoint;
 use keys::{Head, IndexEntry};
+use store::{Staged, Store};
 
 /// Name of the ledger's directory inside `peer.fileSystemPath`.
 pub const DIRECTORY: &str = "ledger";
@@ -76,17 +93,6 @@ pub struct Ledger {
     store: Arc<Store>,
 }
 
-struct Store {
-    database: DB,
-    path: PathBuf,
-    read_only: bool,
-    /// A write failed; what is on disk is unknown.
-    stopped: AtomicBool,
-    heads: RwLock<BTreeMap<ChannelId, Head>>,
-    /// Next free position; its lock orders the writers.
-    next_position: Mutex<u64>,
-}
-
 impl fmt::Debug for Ledger {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -106,12 +112,29 @@ impl Ledger {
         open::for_writing(path.as_ref())
     }
 
-    /// Opens the ledger for reading as it stands now, also while a peer writes to it. Later commits are not seen.
+    /// Opens the ledger for reading as it stands now, also while a peer writes to it. Later commits are not seen. Blocks are
+    /// checked when they are read; damage of one keeps nobody from reading the others.
     ///
     /// # Errors
     /// [`LedgerError::Missing`] where there is none, else as [`Ledger::open`].
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
         open::for_reading(path.as_ref())
+    }
+
+    /// Closes the ledger and opens it again, after a write has failed. Readers get [`LedgerError::Reopening`] meanwhile.
+    /// What was in the log is written to files anew and synced, so that what the ledger holds afterwards is certain. With
+    /// `damaged`, everything but the blocks is made again from them. Nothing changes if it cannot be opened: try again.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn reopen(&self, damaged: bool) -> Result<(), LedgerError> {
+        open::again(&self.store, damaged)
+    }
+
+    /// Whether a write has failed and the ledger has not been opened again since.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.store.stopped.load(Ordering::Acquire)
     }
 
     /// Directory of the ledger.
@@ -167,7 +190,8 @@ impl Ledger {
             };
         }
         let mut staged = Staged::new(*position);
-        staged.block(&self.store, channel, genesis)?;
+        staged.block(channel, genesis);
+        staged.config(channel, genesis);
         staged.heads.insert(channel.clone(), head);
         self.write(staged, &mut position)
     }
@@ -202,7 +226,10 @@ impl Ledger {
             let outcome = match follow(known, commit) {
                 Ok(head) => {
                     for block in &commit.blocks {
-                        staged.block(&self.store, &commit.channel, block)?;
+                        staged.block(&commit.channel, block);
+                    }
+                    if let Some(config) = commit.blocks.iter().rev().find(|block| block.is_config()) {
+                        staged.config(&commit.channel, config);
                     }
                     staged.heads.insert(commit.channel.clone(), head);
                     Ok(ChannelHead { height: head.height, tip: head.tip })
@@ -237,7 +264,7 @@ impl Ledger {
     /// Storage errors and unreadable index entries.
     pub fn number_of(&self, channel: &ChannelId, hash: &Digest) -> Result<Option<u64>, LedgerError> {
         let store = &self.store;
-        let Some(record) = store.read(store.family(keys::INDEX)?, &keys::by_hash(channel, hash))? else {
+        let Some(record) = store.read(keys::HASHES, &keys::by_hash(channel, hash))? else {
             return Ok(None);
         };
         let number = keys::number(&record).ok_or_else(|| store.damaged("an index entry is unreadable"))?;
@@ -258,12 +285,25 @@ impl Ledger {
         })
     }
 
+    /// Number and encoding of the newest config block of `channel`, from a copy that is kept apart from the blocks; `None` if
+    /// there is none.
+    ///
+    /// # Errors
+    /// Storage errors and an unreadable copy.
+    pub fn config_block(&self, channel: &ChannelId) -> Result<Option<(u64, Bytes)>, LedgerError> {
+        let Some(record) = self.store.read(keys::META, &keys::config(channel))? else { return Ok(None) };
+        let record = Bytes::from(record);
+        let number = record.get(..8).and_then(keys::number);
+        let number = number.ok_or_else(|| self.store.damaged("the copy of a config block is unreadable"))?;
+        Ok((number < self.height(channel)).then(|| (number, record.slice(8..))))
+    }
+
     /// Reads what the peer keeps under `key` (an incarnation counter and the like).
     ///
     /// # Errors
     /// Storage errors.
     pub fn meta_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.store.read(self.store.family(keys::META)?, &keys::state(key))
+        self.store.read(keys::META, &keys::state(key))
     }
 
     /// Keeps `value` under `key`, on the disk when the call returns. Cannot touch the ledger's own records.
@@ -272,13 +312,18 @@ impl Ledger {
     /// Storage errors, [`LedgerError::ReadOnly`].
     pub fn meta_put(&self, key: &[u8], value: &[u8]) -> Result<(), LedgerError> {
         let _position = self.writer()?;
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.store.family(keys::META)?, keys::state(key), value);
-        self.store.write(batch)
+        let mut staged = Staged::default();
+        staged.put(keys::META, keys::state(key), value.to_vec());
+        self.store.write(staged)
     }
 
     fn heads(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ChannelId, Head>> {
         self.store.heads.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_head(&self, channel: &ChannelId, head: Head) {
+        let mut heads = self.store.heads.write().unwrap_or_else(PoisonError::into_inner);
+        heads.insert(channel.clone(), head);
     }
 
     fn writer(&self) -> Result<MutexGuard<'_, u64>, LedgerError> {
@@ -294,14 +339,18 @@ impl Ledger {
         if staged.heads.is_empty() {
             return Ok(());
         }
-        let meta = self.store.family(keys::META)?;
-        for (channel, head) in &staged.heads {
-            staged.batch.put_cf(meta, keys::head(channel), head.encode());
+        for (channel, head) in staged.heads.clone() {
+            staged.put(keys::META, keys::head(&channel), head.encode());
         }
-        staged.batch.put_cf(meta, keys::POSITION, staged.next_position.to_be_bytes());
-        self.store.write(staged.batch)?;
-        *position = staged.next_position;
-        self.store.heads.write().unwrap_or_else(PoisonError::into_inner).append(&mut staged.heads);
+        let next_position = staged.next_position;
+        staged.put(keys::META, keys::POSITION.to_vec(), next_position.to_be_bytes().to_vec());
+        let mut heads = std::mem::take(&mut staged.heads);
+        failpoint::reach(Failpoint::Staged);
+        self.store.write(staged)?;
+        failpoint::reach(Failpoint::Synced);
+        *position = next_position;
+        self.store.heads.write().unwrap_or_else(PoisonError::into_inner).append(&mut heads);
+        failpoint::reach(Failpoint::Visible);
         Ok(())
     }
 
@@ -309,8 +358,9 @@ impl Ledger {
         if number >= self.height(channel) {
             return Ok(None);
         }
-        let family = self.store.family(keys::INDEX)?;
-        let Some(record) = self.store.read(family, &keys::by_number(channel, number))? else {
+        let record = self.store.read(keys::NUMBERS, &keys::by_number(channel, number));
+        let record = record.map_err(|error| as_block_damage(channel, number, error))?;
+        let Some(record) = record else {
             return Err(damaged(channel, number, "its index entry is missing"));
         };
         match IndexEntry::decode(&record) {
@@ -319,21 +369,43 @@ impl Ledger {
         }
     }
 
-    /// A stored block, whose header hash is the one in the index.
+    /// A stored block that is the one committed.
     fn decoded(&self, channel: &ChannelId, number: u64) -> Result<Option<(Bytes, Block)>, LedgerError> {
+        let read = self.read_checked(channel, number);
+        if let Err(LedgerError::Damaged { .. }) = &read {
+            self.store.damage.note(channel, number);
+        }
+        read
+    }
+
+    fn read_checked(&self, channel: &ChannelId, number: u64) -> Result<Option<(Bytes, Block)>, LedgerError> {
         let Some(entry) = self.index_entry(channel, number)? else {
             return Ok(None);
         };
-        let encoded = self
-            .store
-            .block(entry.position)?
-            .ok_or_else(|| damaged(channel, number, "the block is missing"))?;
+        let encoded = self.store.block(&keys::block(entry.position, number, channel));
+        let encoded = encoded.map_err(|error| as_block_damage(channel, number, error))?;
+        let encoded = encoded.ok_or_else(|| damaged(channel, number, "the block is missing"))?;
+        if keys::checksum(&encoded) != entry.checksum {
+            return Err(damaged(channel, number, "its bytes are not those that were committed"));
+        }
         let block = Block::decode(encoded.clone(), encoded.len())
             .map_err(|error| damaged(channel, number, &error.to_string()))?;
         if block.header().number != number || block.header_hash() != entry.hash {
             return Err(damaged(channel, number, "the block is not the one in the index"));
         }
         Ok(Some((encoded, block)))
+    }
+}
+
+/// Damage of the store that was met while reading a block is damage of that block: it can be fetched again. So is a place
+/// that the disk cannot read.
+fn as_block_damage(channel: &ChannelId, number: u64, error: LedgerError) -> LedgerError {
+    match error {
+        LedgerError::DamagedStore { detail, .. } => damaged(channel, number, &detail),
+        LedgerError::Storage { source, .. } if source.as_ref().contains("Input/output error") => {
+            damaged(channel, number, source.as_ref())
+        }
+        other => other,
     }
 }
 
@@ -361,62 +433,4 @@ fn follow(known: Option<Head>, commit: &Commit) -> Result<Head, LedgerError> {
 
 fn damaged(channel: &ChannelId, number: u64, detail: &str) -> LedgerError {
     LedgerError::Damaged { channel: channel.clone(), number, detail: detail.to_owned() }
-}
-
-/// What one synced write will carry.
-struct Staged {
-    batch: WriteBatch,
-    next_position: u64,
-    heads: BTreeMap<ChannelId, Head>,
-}
-
-impl Staged {
-    fn new(next_position: u64) -> Self {
-        Self { batch: WriteBatch::default(), next_position, heads: BTreeMap::new() }
-    }
-
-    fn block(
-        &mut self,
-        store: &Store,
-        channel: &ChannelId,
-        block: &AuthenticBlock,
-    ) -> Result<(), LedgerError> {
-        let entry = IndexEntry { position: self.next_position, hash: block.hash() };
-        let index = store.family(keys::INDEX)?;
-        self.batch.put_cf(store.family(keys::BLOCKS)?, entry.position.to_be_bytes(), block.encoded());
-        self.batch.put_cf(index, keys::by_number(channel, block.number()), entry.encode());
-        self.batch.put_cf(index, keys::by_hash(channel, &entry.hash), block.number().to_be_bytes());
-        self.next_position = self.next_position.saturating_add(1);
-        Ok(())
-    }
-}
-
-impl Store {
-    fn family(&self, name: &str) -> Result<&ColumnFamily, LedgerError> {
-        self.database.cf_handle(name).ok_or_else(|| self.damaged("a column family is missing"))
-    }
-
-    fn read(&self, family: &ColumnFamily, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.database.get_cf(family, key).map_err(|source| options::classify(&self.path, source))
-    }
-
-    fn block(&self, position: u64) -> Result<Option<Bytes>, LedgerError> {
-        let value = self.database.get_cf_opt(
-            self.family(keys::BLOCKS)?,
-            position.to_be_bytes(),
-            &options::uncached(),
-        );
-        Ok(value.map_err(|source| options::classify(&self.path, source))?.map(Bytes::from))
-    }
-
-    fn write(&self, batch: WriteBatch) -> Result<(), LedgerError> {
-        self.database.write_opt(batch, &options::synced()).map_err(|source| {
-            self.stopped.store(true, Ordering::Release);
-            options::classify(&self.path, source)
-        })
-    }
-
-    fn damaged(&self, detail: &str) -> LedgerError {
-        LedgerError::DamagedStore { path: self.path.clone(), detail: detail.to_owned() }
-    }
 }

@@ -1,20 +1,27 @@
 //! Opening a ledger: is it one, can this version read it, and does it agree with itself?
 //!
-//! A crash cannot leave heads, index and blocks apart, since one atomic write carries all three. The check is for what RocksDB
-//! cannot see: a directory put together from two backups, or a write-ahead log cut in the middle.
+//! A crash leaves heads, index and blocks together, since one atomic write carries all three; what the log has of a write that
+//! was not finished, RocksDB cuts. The checks here are for what it cannot see: a directory put together from two backups, a
+//! log damaged in the middle. A tail that does not fit the chain is cut, and comes again from other peers; a store that
+//! cannot be opened, or whose records contradict each other, is mended ([`super::recover`]).
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use grapevine_channels::ChannelId;
-use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
+use grapevine_crypto::Digest;
+use rocksdb::{DB, Direction, IteratorMode};
 
 use super::error::LedgerError;
 use super::keys::{self, Head};
-use super::{CHECKED_BLOCKS, CHECKED_BYTES, Ledger, Store, damaged, options};
+use super::store::{Staged, Store, find_family};
+use super::{CHECKED_BLOCKS, CHECKED_BYTES, Ledger, damaged, options, recover};
+
+/// A file that says that the directory is a ledger, also when RocksDB cannot read its own files.
+pub(super) const MARKER: &str = "grapevine-ledger";
 
 pub(super) fn for_writing(path: &Path) -> Result<Ledger, LedgerError> {
     match std::fs::metadata(path) {
@@ -25,15 +32,57 @@ pub(super) fn for_writing(path: &Path) -> Result<Ledger, LedgerError> {
         }
         Err(error) => return Err(refused(path, &error)),
     }
-    refuse_foreign(path)?;
-    let store = store(options::open(path)?, path, false);
-    if store.database.iterator_cf(store.family(keys::META)?, IteratorMode::Start).next().is_none() {
-        let mut batch = WriteBatch::default();
-        batch.put_cf(store.family(keys::META)?, keys::FORMAT, keys::FORMAT_VERSION.to_be_bytes());
-        batch.put_cf(store.family(keys::META)?, keys::POSITION, 0u64.to_be_bytes());
-        store.write(batch)?;
+    mended_if_need_be(path)
+}
+
+fn mended_if_need_be(path: &Path) -> Result<Ledger, LedgerError> {
+    match attempt(path) {
+        Err(error) if error.is_damage() && path.join(MARKER).exists() => {
+            tracing::error!(%error, "the ledger is damaged and is being mended; what was lost comes from other peers");
+            recover::mend(path)?;
+            attempt(path)
+        }
+        outcome => outcome,
     }
-    checked(store)
+}
+
+fn attempt(path: &Path) -> Result<Ledger, LedgerError> {
+    refuse_foreign(path)?;
+    let store = Store::new(options::open(path)?, path.to_owned(), false);
+    prepare(&store)?;
+    let ledger = checked(store)?;
+    let heads = ledger.heads().clone();
+    for (channel, head) in heads {
+        cut_tail(&ledger, &channel, head)?;
+    }
+    Ok(ledger)
+}
+
+/// A new store gets a record in each family, in a file: only files say which family they belong to when the manifest is lost.
+fn prepare(store: &Store) -> Result<(), LedgerError> {
+    let database = store.database()?;
+    let meta =
+        find_family(&database, keys::META).ok_or_else(|| store.damaged("a column family is missing"))?;
+    if database.iterator_cf(meta, IteratorMode::Start).next().is_none() {
+        let mut staged = Staged::default();
+        for family in options::FAMILIES.into_iter().filter(|family| *family != "default") {
+            staged.put(family, Vec::new(), keys::FORMAT_VERSION.to_be_bytes().to_vec());
+        }
+        staged.put(keys::META, keys::FORMAT.to_vec(), keys::FORMAT_VERSION.to_be_bytes().to_vec());
+        staged.put(keys::META, keys::POSITION.to_vec(), 0u64.to_be_bytes().to_vec());
+        store.write(staged)?;
+        for family in options::FAMILIES {
+            let family =
+                find_family(&database, family).ok_or_else(|| store.damaged("a column family is missing"))?;
+            database.flush_cf(family).map_err(|source| options::classify(&store.path, source))?;
+        }
+    }
+    let marker = store.path.join(MARKER);
+    if marker.exists() {
+        return Ok(());
+    }
+    std::fs::write(&marker, b"This directory is the ledger of a grapevine peer.\n")
+        .map_err(|error| refused(&store.path, &error))
 }
 
 pub(super) fn for_reading(path: &Path) -> Result<Ledger, LedgerError> {
@@ -53,20 +102,52 @@ pub(super) fn for_reading(path: &Path) -> Result<Ledger, LedgerError> {
         }
         Err(error) => return Err(refused(path, &error)),
     }
-    checked(store(options::open_read_only(path)?, path, true))
+    checked(Store::new(options::open_read_only(path)?, path.to_owned(), true))
+}
+
+/// See [`Ledger::reopen`].
+pub(super) fn again(store: &Store, damaged: bool) -> Result<(), LedgerError> {
+    store.close()?;
+    let opened = if damaged { recover::mend(&store.path) } else { Ok(()) };
+    let ledger = match opened.and_then(|()| mended_if_need_be(&store.path)) {
+        Ok(ledger) => ledger,
+        Err(error) => {
+            // What cannot be written can often still be read, and others want blocks.
+            if let Ok(database) = options::open_read_only(&store.path) {
+                store.replace(Arc::new(database));
+            }
+            return Err(error);
+        }
+    };
+    for (channel, number) in ledger.damaged() {
+        store.damage.note(&channel, number);
+    }
+    let position = *ledger.store.next_position.lock().unwrap_or_else(PoisonError::into_inner);
+    *store.next_position.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    *store.heads.write().unwrap_or_else(PoisonError::into_inner) = ledger.heads().clone();
+    store.replace(ledger.store.database()?);
+    store.stopped.store(false, Ordering::Release);
+    Ok(())
 }
 
 /// Refuses a store that this version must not touch, before anything is added to it.
 fn refuse_foreign(path: &Path) -> Result<(), LedgerError> {
     let families = options::families(path)?;
-    let known = |name: &str| ["default", keys::BLOCKS, keys::INDEX, keys::META].contains(&name);
+    let known = |name: &str| options::FAMILIES.contains(&name);
     let all_known = families.iter().all(|name| known(name));
+    if families.is_empty() && path.join(MARKER).exists() && options::has_files(path) {
+        return Err(LedgerError::DamagedStore {
+            path: path.to_owned(),
+            detail: "the file that names the manifest is missing".to_owned(),
+        });
+    }
     if families.is_empty() || (all_known && families.iter().any(|name| name == keys::META)) {
         return Ok(());
     }
     if families.iter().any(|name| name == keys::META) {
-        // More than this version knows: a newer ledger, or something else that also has a family called meta.
-        check_format(&store(options::open_one(path, keys::META)?, path, true))?;
+        // Other families than this version knows: another format, or something else that also has a family called meta.
+        let store = Store::new(options::open_one(path, keys::META)?, path.to_owned(), true);
+        check_format(&store)?;
         return Err(LedgerError::Foreign { path: path.to_owned() });
     }
     // A crash while the store was first created can leave some families out, but it leaves nothing in the default one.
@@ -77,65 +158,62 @@ fn refuse_foreign(path: &Path) -> Result<(), LedgerError> {
     Err(LedgerError::Foreign { path: path.to_owned() })
 }
 
-fn store(database: DB, path: &Path, read_only: bool) -> Store {
-    Store {
-        database,
-        path: path.to_owned(),
-        read_only,
-        stopped: AtomicBool::new(false),
-        heads: RwLock::new(BTreeMap::new()),
-        next_position: Mutex::new(0),
-    }
-}
-
 fn refused(path: &Path, error: &io::Error) -> LedgerError {
     match error.kind() {
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             LedgerError::NotADirectory { path: path.to_owned() }
         }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            LedgerError::DiskFull { path: path.to_owned() }
+        }
+        io::ErrorKind::ReadOnlyFilesystem => LedgerError::ReadOnlyFileSystem { path: path.to_owned() },
         _ => LedgerError::Permission { path: path.to_owned(), detail: error.to_string() },
     }
 }
 
-fn checked(mut store: Store) -> Result<Ledger, LedgerError> {
+/// The store's own records fit together; the blocks are not looked at.
+fn checked(store: Store) -> Result<Ledger, LedgerError> {
     check_format(&store)?;
-    let heads = read_heads(&store)?;
-    let position = store.read(store.family(keys::META)?, keys::POSITION)?;
+    let database = store.database()?;
+    let heads = read_heads(&store, &database)?;
+    let position = store.read(keys::META, keys::POSITION)?;
     let position = position
         .and_then(|record| keys::number(&record))
         .ok_or_else(|| store.damaged("the position record is missing or unreadable"))?;
     let stored = heads.values().try_fold(0u64, |sum, head| sum.checked_add(head.height));
-    if stored != Some(position) {
-        return Err(store.damaged("the heads of the channels do not add up to the blocks stored"));
+    if stored.is_none_or(|stored| stored > position) {
+        return Err(store.damaged("the heads of the channels count more blocks than were stored"));
     }
-    store.heads = RwLock::new(heads.clone());
-    store.next_position = Mutex::new(position);
-    let ledger = Ledger { store: Arc::new(store) };
-    for (channel, head) in &heads {
-        check_channel(&ledger, channel, head)?;
-    }
-    Ok(ledger)
+    *store.heads.write().unwrap_or_else(PoisonError::into_inner) = heads;
+    *store.next_position.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    Ok(Ledger { store: Arc::new(store) })
 }
 
 fn check_format(store: &Store) -> Result<(), LedgerError> {
-    let Some(record) = store.read(store.family(keys::META)?, keys::FORMAT)? else {
-        return Err(LedgerError::Foreign { path: store.path.clone() });
+    let Some(record) = store.read(keys::META, keys::FORMAT)? else {
+        return if store.path.join(MARKER).exists() {
+            Err(store.damaged("the format record is missing"))
+        } else {
+            Err(LedgerError::Foreign { path: store.path.clone() })
+        };
     };
     let found = record
         .try_into()
         .map(u32::from_be_bytes)
         .map_err(|_| LedgerError::Foreign { path: store.path.clone() })?;
-    if found > keys::FORMAT_VERSION {
-        let path = store.path.clone();
-        return Err(LedgerError::NewerFormat { path, found, supported: keys::FORMAT_VERSION });
+    let (path, supported) = (store.path.clone(), keys::FORMAT_VERSION);
+    match found {
+        keys::FORMAT_VERSION => Ok(()),
+        newer if newer > supported => Err(LedgerError::NewerFormat { path, found, supported }),
+        _ => Err(LedgerError::OlderFormat { path, found, supported }),
     }
-    Ok(())
 }
 
-fn read_heads(store: &Store) -> Result<BTreeMap<ChannelId, Head>, LedgerError> {
+fn read_heads(store: &Store, database: &DB) -> Result<BTreeMap<ChannelId, Head>, LedgerError> {
+    let meta =
+        find_family(database, keys::META).ok_or_else(|| store.damaged("a column family is missing"))?;
     let mut heads = BTreeMap::new();
-    let from = IteratorMode::From(keys::CHANNEL, Direction::Forward);
-    for record in store.database.iterator_cf(store.family(keys::META)?, from) {
+    for record in database.iterator_cf(meta, IteratorMode::From(keys::CHANNEL, Direction::Forward)) {
         let (key, value) = record.map_err(|source| options::classify(&store.path, source))?;
         let Some(name) = key.strip_prefix(keys::CHANNEL) else { break };
         let channel = std::str::from_utf8(name).ok().and_then(|name| name.parse::<ChannelId>().ok());
@@ -147,35 +225,82 @@ fn read_heads(store: &Store) -> Result<BTreeMap<ChannelId, Head>, LedgerError> {
     Ok(heads)
 }
 
-/// The head names the last block; the last blocks hold the data their headers name and follow each other; block 0 is the one
-/// the channel was joined with.
-fn check_channel(ledger: &Ledger, channel: &ChannelId, head: &Head) -> Result<(), LedgerError> {
-    let genesis = ledger.header_hash(channel, 0)?;
-    if genesis != Some(head.genesis) {
-        return Err(damaged(channel, 0, "it is not the genesis block this peer joined with"));
-    }
-    let mut expected = head.tip;
-    let mut bytes = 0usize;
-    for number in (0..head.height).rev().take(usize::try_from(CHECKED_BLOCKS).unwrap_or(usize::MAX)) {
-        let Some((encoded, block)) = ledger.decoded(channel, number)? else {
-            return Err(damaged(channel, number, "the block is missing"));
-        };
-        if block.header_hash() != expected {
-            return Err(damaged(channel, number, "the next block or the tip names another header hash"));
-        }
-        if block.compute_data_hash().as_ref() != block.header().data_hash.as_slice() {
-            return Err(damaged(channel, number, "its transactions do not have the hash its header names"));
-        }
-        bytes = bytes.saturating_add(encoded.len());
-        if number == 0 || bytes > CHECKED_BYTES {
+/// Cuts the blocks at the end of a channel that do not fit together. Block 0 is never cut: its hash is known, and it can be
+/// fetched like any other damaged block.
+fn cut_tail(ledger: &Ledger, channel: &ChannelId, mut head: Head) -> Result<(), LedgerError> {
+    let before = head.height;
+    let mut why = String::new();
+    while let Some((number, detail)) = damage_of_tail(ledger, channel, head)? {
+        why = detail;
+        if number == 0 {
+            head = Head { height: 1, tip: head.genesis, ..head };
+            ledger.store.damage.note(channel, 0);
             break;
         }
-        expected = block
-            .header()
-            .previous_hash
-            .as_slice()
-            .try_into()
-            .map_err(|_| damaged(channel, number, "its previous hash is not a SHA-256 hash"))?;
+        let last = number.saturating_sub(1);
+        // The block before, if it can be read, says what the tip's hash is; else the next round finds it damaged.
+        let tip = match ledger.read_checked(channel, last) {
+            Ok(Some((_, block))) => block.header_hash(),
+            _ if last == 0 => head.genesis,
+            _ => ledger.header_hash(channel, last).ok().flatten().unwrap_or(head.genesis),
+        };
+        head = Head { height: number, tip, ..head };
+        ledger.set_head(channel, head);
     }
-    Ok(())
+    if why.is_empty() {
+        return Ok(());
+    }
+    ledger.set_head(channel, head);
+    let mut staged = Staged::default();
+    staged.put(keys::META, keys::head(channel), head.encode());
+    if before > head.height {
+        let cut = before.saturating_sub(head.height);
+        tracing::error!(%channel, height = head.height, cut, why, "the end of the ledger is torn; it is cut and will be fetched again");
+    }
+    ledger.store.write(staged)
+}
+
+/// The lowest of the last blocks that is damaged or does not fit, and what is wrong: the head names the last block, each holds
+/// the data its header names and follows the one before; block 0 is the one the channel was joined with.
+fn damage_of_tail(
+    ledger: &Ledger,
+    channel: &ChannelId,
+    head: Head,
+) -> Result<Option<(u64, String)>, LedgerError> {
+    let mut expected = Some(head.tip);
+    let mut bytes = 0usize;
+    let mut found = None;
+    for number in (0..head.height).rev().take(usize::try_from(CHECKED_BLOCKS).unwrap_or(usize::MAX)) {
+        let (encoded, block) = match ledger.read_checked(channel, number) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Err(damaged(channel, number, "the ledger shrank while it was read")),
+            Err(LedgerError::Damaged { detail, .. }) => {
+                found = Some((number, detail));
+                expected = None;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if expected.is_some_and(|expected| expected != block.header_hash()) {
+            // Which of the two is wrong is not known; this one may be right.
+            let above = number.saturating_add(1);
+            found = Some(if above < head.height {
+                (above, "it does not follow the block before".to_owned())
+            } else {
+                (number, "the channel's head names another header hash".to_owned())
+            });
+        }
+        if block.compute_data_hash().as_ref() != block.header().data_hash.as_slice() {
+            found = Some((number, "its transactions do not have the hash its header names".to_owned()));
+        }
+        if number == 0 && block.header_hash() != head.genesis {
+            found = Some((0, "it is not the genesis block this peer joined with".to_owned()));
+        }
+        bytes = bytes.saturating_add(encoded.len());
+        if bytes > CHECKED_BYTES {
+            break;
+        }
+        expected = Digest::try_from(block.header().previous_hash.as_slice()).ok();
+    }
+    Ok(found)
 }

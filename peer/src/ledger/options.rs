@@ -3,22 +3,34 @@
 //! Memory: write buffers are bounded together by [`WRITE_BUFFERS_BYTES_MAX`] (a block larger than the rest of the buffer
 //! still goes in whole, and the buffer is then flushed), block contents bypass the cache, everything else shares
 //! [`CACHE_BYTES`]. Log growth: RocksDB's own info log keeps two files of at most 1 MiB.
+//!
+//! Bytes written: a block goes to the write-ahead log and, when its write buffer is full, to a file that is only ever moved:
+//! twice. Large values in files of their own (BlobDB) would not change that, since values pass through the log in any case,
+//! and its garbage collection rewrites them. The index families have random keys, which levelled compaction rewrites over and
+//! over while they are small; universal compaction merges runs of like size, so that an entry is rewritten about as often
+//! as the number of runs can be halved.
 
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, LogLevel,
-    Options, ReadOptions, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions, WriteOptions,
 };
 
 use super::error::LedgerError;
-use super::keys::{BLOCKS, INDEX, META};
+use super::keys::{BLOCKS, HASHES, META, NUMBERS, TRANSACTIONS};
 
 const MEBIBYTE: usize = 1024 * 1024;
 /// Bound of all write buffers of one ledger together.
 const WRITE_BUFFERS_BYTES_MAX: usize = 16 * MEBIBYTE;
 /// Write buffer of the blocks; each flush makes one file of about this size.
 const BLOCKS_BUFFER_BYTES: usize = 8 * MEBIBYTE;
+/// Write buffer of the index of transactions.
+const TRANSACTIONS_BUFFER_BYTES: usize = 4 * MEBIBYTE;
+/// Sorted runs of an index family after which some are merged.
+const INDEX_RUNS_MAX: i32 = 8;
+/// All column families.
+pub(super) const FAMILIES: [&str; 6] = ["default", BLOCKS, NUMBERS, HASHES, TRANSACTIONS, META];
 /// Write buffer of the small column families.
 const SMALL_BUFFER_BYTES: usize = MEBIBYTE;
 /// Cache for the index and the heads.
@@ -91,15 +103,55 @@ pub(super) fn classify(path: &Path, source: rocksdb::Error) -> LedgerError {
         || (message.contains("While lock file") && message.contains("temporarily unavailable"))
     {
         LedgerError::Locked { path }
-    } else if message.contains("Permission denied") || message.contains("Read-only file system") {
+    } else if message.contains("Read-only file system") {
+        LedgerError::ReadOnlyFileSystem { path }
+    } else if message.contains("Permission denied") {
         LedgerError::Permission { path, detail: message.to_owned() }
+    } else if message.contains("No space left on device") || message.contains("Disk quota exceeded") {
+        LedgerError::DiskFull { path }
     } else if message.contains("Column families not opened") || message.contains("Column family not found") {
         LedgerError::Foreign { path }
-    } else if message.starts_with("Corruption") {
+    } else if is_damage(&source) {
         LedgerError::DamagedStore { path, detail: message.to_owned() }
     } else {
         LedgerError::Storage { path, source }
     }
+}
+
+/// Whether the files contradict each other or themselves, rather than that the disk does not do its work.
+fn is_damage(error: &rocksdb::Error) -> bool {
+    match error.kind() {
+        ErrorKind::Corruption
+        | ErrorKind::NotFound
+        | ErrorKind::InvalidArgument
+        | ErrorKind::NotSupported => true,
+        // A file that the manifest names and that is not there, or is shorter than it was.
+        ErrorKind::IOError => {
+            let message = error.as_ref();
+            message.contains("No such file or directory") || message.contains("too short")
+        }
+        _ => false,
+    }
+}
+
+/// Whether there are files of a store in `path`, with or without one that names the current manifest.
+pub(super) fn has_files(path: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(path) else { return false };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("MANIFEST-") || name.ends_with(".sst") || name.ends_with(".log")
+    })
+}
+
+/// Makes a manifest anew from the files that are there, and files from what can be read of the logs.
+pub(super) fn repair(path: &Path) -> Result<(), LedgerError> {
+    DB::repair(&database_options(), path).map_err(|source| classify(path, source))
+}
+
+/// Options of one column family, for making it anew.
+pub(super) fn of_family(name: &str) -> Options {
+    family(name, &Cache::new_lru_cache(CACHE_BYTES))
 }
 
 fn database_options() -> Options {
@@ -120,23 +172,32 @@ fn database_options() -> Options {
     options
 }
 
+fn family(name: &str, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    let mut options = Options::default();
+    options.set_max_write_buffer_number(2);
+    options.set_block_based_table_factory(&table);
+    // Blocks are whatever clients submit, mostly signatures and hashes or compressed already.
+    options.set_compression_type(if name == BLOCKS {
+        DBCompressionType::None
+    } else {
+        DBCompressionType::Lz4
+    });
+    options.set_write_buffer_size(match name {
+        BLOCKS => BLOCKS_BUFFER_BYTES,
+        TRANSACTIONS => TRANSACTIONS_BUFFER_BYTES,
+        _ => SMALL_BUFFER_BYTES,
+    });
+    if [NUMBERS, HASHES, TRANSACTIONS].contains(&name) {
+        options.set_compaction_style(DBCompactionStyle::Universal);
+        options.set_level_zero_file_num_compaction_trigger(INDEX_RUNS_MAX);
+    }
+    options
+}
+
 fn column_families() -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(CACHE_BYTES);
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&cache);
-    let family = |buffer_bytes: usize, compression: DBCompressionType| {
-        let mut options = Options::default();
-        options.set_write_buffer_size(buffer_bytes);
-        options.set_max_write_buffer_number(2);
-        options.set_compression_type(compression);
-        options.set_block_based_table_factory(&table);
-        options
-    };
-    vec![
-        // The default family stays empty; RocksDB insists on having it.
-        ColumnFamilyDescriptor::new("default", family(64 * 1024, DBCompressionType::None)),
-        ColumnFamilyDescriptor::new(BLOCKS, family(BLOCKS_BUFFER_BYTES, DBCompressionType::None)),
-        ColumnFamilyDescriptor::new(INDEX, family(SMALL_BUFFER_BYTES, DBCompressionType::Lz4)),
-        ColumnFamilyDescriptor::new(META, family(SMALL_BUFFER_BYTES, DBCompressionType::Lz4)),
-    ]
+    // The default family stays empty; RocksDB insists on having it.
+    FAMILIES.iter().map(|name| ColumnFamilyDescriptor::new(*name, family(name, &cache))).collect()
 }

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{AuthenticBlock, Block, BlockHeader};
 use grapevine_crypto::{Digest, sha256_of};
-use rocksdb::WriteBatch;
+use rocksdb::{DB, WriteBatch};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use super::keys::{self, Head, IndexEntry};
+use super::store::find_family;
 use super::*;
+
+mod thread;
 
 fn channel(name: &str) -> ChannelId {
     name.parse().unwrap()
@@ -194,15 +195,16 @@ fn a_reader_keeps_its_view_while_the_writer_flushes_and_compacts() {
             ledger.append(&trade, std::slice::from_ref(&next)).unwrap();
             blocks.push(next);
         }
-        for family in [keys::BLOCKS, keys::INDEX, keys::META] {
-            ledger.store.database.flush_cf(ledger.store.family(family).unwrap()).unwrap();
-        }
+        flush(&ledger);
         if round % 2 == 0 {
             readers.push(Ledger::open_read_only(ledger.path()).unwrap());
         }
     }
-    let index = ledger.store.family(keys::INDEX).unwrap();
-    ledger.store.database.compact_range_cf(index, None::<&[u8]>, None::<&[u8]>);
+    let database = ledger.store.database().unwrap();
+    for family in [keys::NUMBERS, keys::HASHES] {
+        let family = find_family(&database, family).unwrap();
+        database.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+    }
     for reader in readers {
         let height = reader.height(&trade);
         assert_eq!(reader.iterate(&trade, 0..height).filter(Result::is_ok).count() as u64, height);
@@ -252,87 +254,193 @@ fn other_databases_and_newer_formats_are_refused() {
     drop(ledger);
     for refused in [Ledger::open(&path), Ledger::open_read_only(&path)] {
         let refused = refused.unwrap_err();
-        assert!(matches!(refused, LedgerError::NewerFormat { found: 2, supported: 1, .. }), "{refused}");
+        assert!(matches!(refused, LedgerError::NewerFormat { found: 3, supported: 2, .. }), "{refused}");
     }
 }
 
 fn put(ledger: &Ledger, family: &str, key: &[u8], value: &[u8]) {
+    let database = ledger.store.database().unwrap();
     let mut batch = WriteBatch::default();
-    batch.put_cf(ledger.store.family(family).unwrap(), key, value);
-    ledger.store.write(batch).unwrap();
+    batch.put_cf(find_family(&database, family).unwrap(), key, value);
+    database.write(batch).unwrap();
 }
 
-/// Opens a ledger of four blocks in which `change` was made behind its back.
-fn reopened_after(change: impl FnOnce(&Ledger, &[AuthenticBlock])) -> Result<Ledger, LedgerError> {
+fn remove(ledger: &Ledger, family: &str, key: &[u8]) {
+    let database = ledger.store.database().unwrap();
+    let mut batch = WriteBatch::default();
+    batch.delete_cf(find_family(&database, family).unwrap(), key);
+    database.write(batch).unwrap();
+}
+
+fn flush(ledger: &Ledger) {
+    let database = ledger.store.database().unwrap();
+    for family in options::FAMILIES {
+        database.flush_cf(find_family(&database, family).unwrap()).unwrap();
+    }
+}
+
+/// Key of the block at `position` of a ledger with `trade` alone.
+fn block_key(position: u64) -> Vec<u8> {
+    keys::block(position, position, &channel("trade"))
+}
+
+/// Opens a ledger of four blocks in which `change` was made behind its back, checks that no block it hands out is a wrong
+/// one, and gives it what it lost.
+fn reopened_after(change: impl FnOnce(&Ledger, &[AuthenticBlock])) -> (Ledger, u64, TempDir) {
     let directory = TempDir::new().unwrap();
     let blocks = chain(0, 4);
     let ledger = filled(&directory, &blocks);
     change(&ledger, &blocks);
     drop(ledger);
-    Ledger::open(directory.path().join(DIRECTORY))
+    let ledger = open(&directory);
+    let height = ledger.height(&channel("trade"));
+    make_whole(&ledger, &blocks);
+    (ledger, height, directory)
+}
+
+/// Gives a ledger back what it lost of `blocks`, as other peers would, and checks it all.
+fn make_whole(ledger: &Ledger, blocks: &[AuthenticBlock]) {
+    let trade = channel("trade");
+    ledger.create_channel(&trade, &blocks[0]).unwrap();
+    let height = ledger.height(&trade);
+    assert!(height <= blocks.len() as u64);
+    ledger.mark_damaged(&trade, 0..height);
+    let mut lost: BTreeSet<u64> = ledger.damaged().into_iter().map(|(_, number)| number).collect();
+    while !lost.is_empty() {
+        let before = lost.len();
+        lost.retain(|number| ledger.restore(&trade, &blocks[*number as usize]).is_err());
+        assert!(lost.len() < before, "{lost:?} are not taken");
+    }
+    ledger.append(&trade, &blocks[height as usize..]).unwrap();
+    assert_eq!(ledger.tip(&trade).unwrap().1, blocks.last().unwrap().hash());
+    for block in blocks {
+        assert_eq!(ledger.block(&trade, block.number()).unwrap().as_ref(), Some(block.encoded()));
+    }
+    assert!(ledger.damaged().is_empty());
 }
 
 #[test]
-fn damage_is_found_at_opening() {
-    assert!(reopened_after(|_, _| ()).is_ok());
+fn damage_is_mended_at_opening() {
     let trade = channel("trade");
     let head = |blocks: &[AuthenticBlock], height: u64| Head {
         genesis: blocks[0].hash(),
         height,
         tip: blocks[height as usize - 1].hash(),
     };
-
-    // The head is older than the blocks.
-    let damage = reopened_after(|ledger, blocks| {
-        put(ledger, keys::META, &keys::head(&trade), &head(blocks, 3).encode());
-    });
-    assert!(matches!(damage, Err(LedgerError::DamagedStore { .. })), "{damage:?}");
+    assert_eq!(reopened_after(|_, _| ()).1, 4);
     // The head names another tip.
-    let damage = reopened_after(|ledger, blocks| {
+    let (_, height, _) = reopened_after(|ledger, blocks| {
         let wrong = Head { tip: blocks[1].hash(), ..head(blocks, 4) };
         put(ledger, keys::META, &keys::head(&trade), &wrong.encode());
     });
-    assert!(matches!(damage, Err(LedgerError::Damaged { number: 3, .. })), "{damage:?}");
+    assert_eq!(height, 3);
+    // The head is ahead of the blocks.
+    let (_, height, _) = reopened_after(|ledger, blocks| {
+        let wrong = Head { height: 9, ..head(blocks, 4) };
+        put(ledger, keys::META, &keys::head(&trade), &wrong.encode());
+        put(ledger, keys::META, keys::POSITION, &9u64.to_be_bytes());
+    });
+    assert_eq!(height, 4);
     // Another block lies where block 2 should.
-    let damage = reopened_after(|ledger, blocks| {
-        put(ledger, keys::BLOCKS, &2u64.to_be_bytes(), blocks[1].encoded());
-    });
-    assert!(matches!(damage, Err(LedgerError::Damaged { number: 2, .. })), "{damage:?}");
-    // The header is right, the transactions are not.
-    let damage = reopened_after(|ledger, blocks| {
+    let (_, height, _) =
+        reopened_after(|ledger, blocks| put(ledger, keys::BLOCKS, &block_key(2), blocks[1].encoded()));
+    assert_eq!(height, 2);
+    // The header is right, the transactions are not, index and all.
+    let (_, height, _) = reopened_after(|ledger, blocks| {
         let header = blocks[3].block().header().clone();
-        let forged = Block::from_parts(header, vec![Bytes::from_static(b"forged")], Bytes::new());
-        put(ledger, keys::BLOCKS, &3u64.to_be_bytes(), &forged.encode());
+        let forged = Block::from_parts(header, vec![Bytes::from_static(b"forged")], Bytes::new()).encode();
+        put(ledger, keys::BLOCKS, &block_key(3), &forged);
+        let entry = IndexEntry { position: 3, hash: blocks[3].hash(), checksum: keys::checksum(&forged) };
+        put(ledger, keys::NUMBERS, &keys::by_number(&trade, 3), &entry.encode());
     });
-    assert!(matches!(damage, Err(LedgerError::Damaged { number: 3, .. })), "{damage:?}");
+    assert_eq!(height, 3);
     // A consistent block of another chain, index and all.
-    let damage = reopened_after(|ledger, _| {
+    let (_, height, _) = reopened_after(|ledger, _| {
         let other = block(2, Some(Digest([9; 32])), 50);
-        put(ledger, keys::BLOCKS, &2u64.to_be_bytes(), other.encoded());
-        let entry = IndexEntry { position: 2, hash: other.hash() };
-        put(ledger, keys::INDEX, &keys::by_number(&trade, 2), &entry.encode());
+        put(ledger, keys::BLOCKS, &block_key(2), other.encoded());
+        let entry = IndexEntry { position: 2, hash: other.hash(), checksum: keys::checksum(other.encoded()) };
+        put(ledger, keys::NUMBERS, &keys::by_number(&trade, 2), &entry.encode());
     });
-    assert!(matches!(damage, Err(LedgerError::Damaged { number: 2, .. })), "{damage:?}");
-    let damage = reopened_after(|ledger, _| put(ledger, keys::META, &keys::head(&trade), b"short"));
-    assert!(matches!(damage, Err(LedgerError::DamagedStore { .. })), "{damage:?}");
+    assert_eq!(height, 2);
+    // Block 0 stays, for its hash is known.
+    let (_, height, _) = reopened_after(|ledger, _| remove(ledger, keys::BLOCKS, &block_key(0)));
+    assert_eq!(height, 1);
+    // Records of the store itself.
+    for key in [keys::head(&trade), keys::POSITION.to_vec()] {
+        let (_, height, _) = reopened_after(|ledger, _| put(ledger, keys::META, &key, b"short"));
+        assert_eq!(height, 4, "{key:?}");
+        let (_, height, _) = reopened_after(|ledger, _| remove(ledger, keys::META, &key));
+        assert!(height == 4 || key == keys::head(&trade), "{key:?}: {height}");
+    }
 }
 
 #[test]
-fn damage_behind_the_checked_blocks_is_found_when_read() {
+fn a_lost_head_is_made_again_from_the_blocks() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 20);
+    let ledger = filled(&directory, &blocks);
+    let trade = channel("trade");
+    put(&ledger, keys::META, &keys::head(&trade), b"short");
+    remove(&ledger, keys::NUMBERS, &keys::by_number(&trade, 7));
+    remove(&ledger, keys::HASHES, &keys::by_hash(&trade, &blocks[7].hash()));
+    drop(ledger);
+    let ledger = open(&directory);
+    assert_eq!(ledger.height(&trade), 20);
+    assert_eq!(ledger.number_of(&trade, &blocks[7].hash()).unwrap(), Some(7));
+    make_whole(&ledger, &blocks);
+}
+
+#[test]
+fn damage_behind_the_checked_blocks_is_found_when_read_and_restored() {
     let directory = TempDir::new().unwrap();
     let blocks = chain(0, CHECKED_BLOCKS + 5);
     let trade = channel("trade");
     let ledger = filled(&directory, &blocks);
-    put(&ledger, keys::BLOCKS, &2u64.to_be_bytes(), b"\xff\xff");
-    put(&ledger, keys::BLOCKS, &3u64.to_be_bytes(), blocks[1].encoded());
+    put(&ledger, keys::BLOCKS, &block_key(2), b"\xff\xff");
+    put(&ledger, keys::BLOCKS, &block_key(3), blocks[1].encoded());
+    // What no header hash covers: the signatures.
+    let altered = Block::from_parts(
+        blocks[4].block().header().clone(),
+        blocks[4].block().transactions().to_vec(),
+        Bytes::from_static(b"other signatures"),
+    );
+    put(&ledger, keys::BLOCKS, &block_key(4), &altered.encode());
     drop(ledger);
     let ledger = open(&directory);
-    for number in [2, 3] {
+    assert!(ledger.damaged().is_empty());
+    for number in [2, 3, 4] {
         let damage = ledger.block(&trade, number);
         assert!(matches!(damage, Err(LedgerError::Damaged { .. })), "{damage:?}");
     }
+    assert_eq!(ledger.damaged(), [2, 3, 4].map(|number| (trade.clone(), number)));
     assert!(ledger.iterate(&trade, 0..4).any(|entry| entry.is_err()));
     assert!(ledger.block(&trade, 1).unwrap().is_some());
+    let refused = ledger.restore(&trade, &block(3, Some(blocks[2].hash()), 7)).unwrap_err();
+    assert!(matches!(refused, LedgerError::NotTheLostBlock { number: 3, .. }), "{refused}");
+    let refused = ledger.restore(&trade, &block(99, Some(blocks[2].hash()), 7)).unwrap_err();
+    assert!(matches!(refused, LedgerError::NotTheLostBlock { number: 99, .. }), "{refused}");
+    make_whole(&ledger, &blocks);
+    drop(ledger);
+    make_whole(&open(&directory), &blocks);
+}
+
+#[test]
+fn without_its_index_entry_a_block_is_known_by_the_one_after_it() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 30);
+    let trade = channel("trade");
+    let ledger = filled(&directory, &blocks);
+    for number in [4, 5] {
+        remove(&ledger, keys::NUMBERS, &keys::by_number(&trade, number));
+    }
+    assert_eq!(ledger.mark_damaged(&trade, 0..30), 2);
+    assert_eq!(ledger.expected_hash(&trade, 4), None);
+    assert!(ledger.restore(&trade, &blocks[4]).is_err());
+    assert_eq!(ledger.expected_hash(&trade, 5), Some(blocks[5].hash()));
+    make_whole(&ledger, &blocks);
+    assert_eq!(ledger.expected_hash(&trade, 0), Some(blocks[0].hash()));
+    assert_eq!(ledger.expected_hash(&trade, 29), Some(blocks[29].hash()));
+    assert_eq!(ledger.expected_hash(&trade, 30), None);
 }
 
 #[test]
@@ -370,7 +478,7 @@ fn compaction_moves_blocks_and_does_not_rewrite_them() {
         ledger.create_channel(channel, &genesis).unwrap();
         tips.push(genesis);
     }
-    let database = &ledger.store.database;
+    let database = ledger.store.database().unwrap();
     let files = || {
         let live = database.live_files().unwrap();
         live.into_iter().filter(|file| file.column_family_name == keys::BLOCKS).collect::<Vec<_>>()
@@ -382,7 +490,7 @@ fn compaction_moves_blocks_and_does_not_rewrite_them() {
             ledger.append(channel, std::slice::from_ref(&next)).unwrap();
             *tip = next;
         }
-        database.flush_cf(ledger.store.family(keys::BLOCKS).unwrap()).unwrap();
+        database.flush_cf(find_family(&database, keys::BLOCKS).unwrap()).unwrap();
         written.extend(files().into_iter().map(|file| file.name));
     }
     // Compaction starts by itself when there are four files in level 0.
@@ -394,131 +502,23 @@ fn compaction_moves_blocks_and_does_not_rewrite_them() {
     assert!(files().iter().any(|file| file.level > 0));
     // A file that was moved keeps its name; one that was rewritten gets another.
     assert_eq!(files().into_iter().map(|file| file.name).collect::<BTreeSet<_>>(), written);
-    assert_eq!(written.len(), 12);
+    assert_eq!(written.len(), 13, "twelve and the one that every new ledger has");
 }
 
-async fn next(reports: &mut mpsc::Receiver<LedgerReport>) -> LedgerReport {
-    timeout(Duration::from_secs(30), reports.recv()).await.expect("no report in time").expect("thread ended")
-}
-
-#[tokio::test]
-async fn the_thread_commits_in_order_and_reports() {
+#[test]
+fn a_second_opening_keeps_readers_and_the_lock() {
     let directory = TempDir::new().unwrap();
-    let blocks = chain(0, 10);
+    let blocks = chain(0, 12);
     let trade = channel("trade");
-    let ledger = filled(&directory, &blocks[..1]);
-    let (thread, mut reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default()).unwrap();
-    thread.try_commit(&trade, blocks[1..4].to_vec()).unwrap();
-    thread.try_commit(&trade, Vec::new()).unwrap();
-    thread.try_commit(&trade, blocks[7..8].to_vec()).unwrap();
-    thread.try_commit(&trade, blocks[4..5].to_vec()).unwrap();
-    match next(&mut reports).await {
-        LedgerReport::Committed { channel, height: 4, tip } if channel == trade => {
-            assert_eq!(tip, blocks[3].hash())
-        }
-        other => panic!("{other:?}"),
+    let ledger = filled(&directory, &blocks);
+    for damaged in [false, true] {
+        ledger.reopen(damaged).unwrap();
+        assert_eq!(ledger.block(&trade, 3).unwrap().as_ref(), Some(blocks[3].encoded()));
+        assert!(matches!(Ledger::open(ledger.path()), Err(LedgerError::Locked { .. })));
     }
-    assert!(matches!(next(&mut reports).await, LedgerReport::Refused { number: 7, .. }));
-    assert!(matches!(next(&mut reports).await, LedgerReport::Committed { height: 5, .. }));
-    let counters = thread.counters();
-    assert_eq!((counters.blocks, counters.refused, counters.queue_full), (4, 1, 0));
-    assert!(thread.shutdown(reports).await.is_empty());
-    assert_eq!(ledger.height(&trade), 5);
-}
-
-/// Keeps the ledger's writer busy, so that the thread waits with what it took and the queue fills.
-#[tokio::test]
-async fn a_full_queue_refuses_counts_and_recovers_with_one_sync_for_all() {
-    let directory = TempDir::new().unwrap();
-    let blocks = chain(0, 9);
-    let trade = channel("trade");
-    let ledger = filled(&directory, &blocks[..1]);
-    let busy = ledger.store.next_position.lock().unwrap();
-    let limits = LedgerLimits { queue_commits_max: 4, ..LedgerLimits::default() };
-    let (thread, mut reports) = LedgerThread::spawn(ledger.clone(), limits).unwrap();
-    for block in &blocks[1..5] {
-        thread.try_commit(&trade, vec![block.clone()]).unwrap();
-    }
-    let refused = thread.try_commit(&trade, blocks[5..6].to_vec());
-    assert_eq!(refused, Err(CommitRefused::QueueFull));
-    assert_eq!((thread.counters().queue_full, thread.queued()), (1, 4));
-    drop(busy);
-    for height in 2..=5 {
-        assert!(
-            matches!(next(&mut reports).await, LedgerReport::Committed { height: at, .. } if at == height)
-        );
-    }
-    // At most the first commit went alone, before the others were queued.
-    assert!(thread.counters().syncs <= 2, "{:?}", thread.counters());
-    thread.try_commit(&trade, blocks[5..].to_vec()).unwrap();
-    assert!(matches!(next(&mut reports).await, LedgerReport::Committed { height: 9, .. }));
-    assert_eq!(thread.queued(), 0);
-}
-
-#[tokio::test]
-async fn the_queue_is_bounded_in_bytes_but_takes_one_commit_of_any_size() {
-    let directory = TempDir::new().unwrap();
-    let large = [block(0, None, 10), block(1, Some(block(0, None, 10).hash()), 5000)];
-    let trade = channel("trade");
-    let ledger = filled(&directory, &large[..1]);
-    let busy = ledger.store.next_position.lock().unwrap();
-    let limits = LedgerLimits { queue_bytes_max: 1000, ..LedgerLimits::default() };
-    let (thread, mut reports) = LedgerThread::spawn(ledger.clone(), limits).unwrap();
-    thread.try_commit(&trade, large[1..].to_vec()).unwrap();
-    let next_block = block(2, Some(large[1].hash()), 10);
-    assert_eq!(thread.try_commit(&trade, vec![next_block.clone()]), Err(CommitRefused::QueueFull));
-    drop(busy);
-    assert!(matches!(next(&mut reports).await, LedgerReport::Committed { height: 2, .. }));
-    thread.try_commit(&trade, vec![next_block]).unwrap();
-    assert!(matches!(next(&mut reports).await, LedgerReport::Committed { height: 3, .. }));
-}
-
-#[tokio::test]
-async fn shutdown_finishes_what_is_queued() {
-    let directory = TempDir::new().unwrap();
-    let blocks = chain(0, 30);
-    let trade = channel("trade");
-    let ledger = filled(&directory, &blocks[..1]);
-    let busy = ledger.store.next_position.lock().unwrap();
-    let (thread, reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default()).unwrap();
-    for block in &blocks[1..] {
-        thread.try_commit(&trade, vec![block.clone()]).unwrap();
-    }
-    drop(busy);
-    let left = timeout(Duration::from_secs(30), thread.shutdown(reports)).await.unwrap();
-    assert_eq!(left.len(), 29);
-    assert_eq!(ledger.height(&trade), 30);
-}
-
-#[tokio::test]
-async fn a_dropped_thread_and_a_dropped_receiver_still_finish() {
-    let directory = TempDir::new().unwrap();
-    let blocks = chain(0, 30);
-    let trade = channel("trade");
-    let ledger = filled(&directory, &blocks[..1]);
-    let (thread, reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default()).unwrap();
-    drop(reports);
-    for block in &blocks[1..] {
-        thread.try_commit(&trade, vec![block.clone()]).unwrap();
-    }
-    drop(thread);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while ledger.height(&trade) < 30 {
-        assert!(Instant::now() < deadline, "still at {}", ledger.height(&trade));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-#[tokio::test]
-async fn a_failed_write_is_reported_once_and_ends_the_thread() {
-    let directory = TempDir::new().unwrap();
-    let blocks = chain(0, 4);
-    let trade = channel("trade");
-    let ledger = filled(&directory, &blocks[..1]);
-    let (thread, mut reports) = LedgerThread::spawn(ledger.clone(), LedgerLimits::default()).unwrap();
-    ledger.store.stopped.store(true, Ordering::Release);
-    thread.try_commit(&trade, blocks[1..2].to_vec()).unwrap();
-    assert!(matches!(next(&mut reports).await, LedgerReport::Failed { .. }));
-    assert_eq!(thread.try_commit(&trade, blocks[2..3].to_vec()), Err(CommitRefused::Stopped));
-    assert!(thread.shutdown(reports).await.is_empty());
+    ledger.store.close().unwrap();
+    assert!(matches!(ledger.block(&trade, 3), Err(LedgerError::Reopening)));
+    assert!(ledger.damaged().is_empty(), "what cannot be read for a moment is not damaged");
+    ledger.reopen(false).unwrap();
+    make_whole(&ledger, &blocks);
 }

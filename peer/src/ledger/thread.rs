@@ -6,21 +6,40 @@
 //! - **Group commit**: whatever waits, over all channels and up to the group bound, goes to the disk with one sync.
 //! - **Reports** come in the order of the commits. The report channel is bounded too: while nobody reads reports the thread
 //!   waits, the queue fills, and the caller feels it. If the receiver is dropped the thread goes on without reporting.
-//! - **A failed write ends it**: one [`LedgerReport::Failed`], and every later commit is refused. A block that does not follow
-//!   its channel's tip is only refused itself.
-//! - **Shutdown** finishes what is queued. Dropping the [`LedgerThread`] does the same without waiting for it.
+//! - **Group commit adds no delay**: nothing waits for company. While one group is being synced the next gathers, so a commit
+//!   waits for at most one sync that it is not part of, and for those of the groups before it in the bounded queue.
+//! - **Room**: while less is free on the disk than [`LedgerLimits::free_bytes_min`], nothing is written; the queue fills and the
+//!   caller feels it. It goes on by itself ([`LedgerState::LowDisk`] meanwhile).
+//! - **A failed write is not the end**: the ledger is opened again, which makes certain what is on the disk, and the group is
+//!   written again, after a wait that doubles up to [`RETRY_MAX`] ([`LedgerState::Failing`] meanwhile). Only if blocks that were
+//!   reported are gone does it end, with one [`LedgerReport::Failed`]: others have been told of them.
+//! - A block that does not follow its channel's tip is only refused itself.
+//! - **Shutdown** finishes what is queued, unless the disk is full or fails: then what is queued is dropped, to be fetched
+//!   again. Dropping the [`LedgerThread`] does the same without waiting for it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::AuthenticBlock;
 use grapevine_crypto::Digest;
 use tokio::sync::mpsc;
 
+use super::failpoint::{self, Failpoint};
+use super::space::{self, Room};
 use super::{ChannelHead, Commit, Ledger, LedgerError};
+
+/// First wait after a failed write.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+/// Longest wait between attempts to write again.
+pub const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often the disk is looked at while it has too little room.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
+/// How often an idle thread looks whether a write of somebody else has failed.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bounds of the ledger thread.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +50,18 @@ pub struct LedgerLimits {
     pub queue_bytes_max: usize,
     /// Encoded blocks written with one sync, in bytes; a single larger commit makes a group of its own.
     pub group_bytes_max: usize,
+    /// Bytes that must stay free on the ledger's disk; 0: as many as there are may be used.
+    pub free_bytes_min: u64,
 }
 
 impl Default for LedgerLimits {
     fn default() -> Self {
-        Self { queue_commits_max: 256, queue_bytes_max: 16 * 1024 * 1024, group_bytes_max: 4 * 1024 * 1024 }
+        Self {
+            queue_commits_max: 256,
+            queue_bytes_max: 16 << 20,
+            group_bytes_max: 4 << 20,
+            free_bytes_min: 256 << 20,
+        }
     }
 }
 
@@ -60,10 +86,30 @@ pub enum LedgerReport {
         /// Why.
         error: LedgerError,
     },
-    /// Writing failed. Nothing since the last report is certain to be on the disk, and nothing more is written.
+    /// Blocks that were reported as committed are gone from the disk, and nothing more is written.
     Failed {
         /// What the store said.
         error: LedgerError,
+    },
+}
+
+/// Whether blocks are being taken in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LedgerState {
+    /// They are.
+    #[default]
+    Writing,
+    /// The disk has too little room.
+    LowDisk {
+        /// Bytes free.
+        free: u64,
+        /// Bytes that must be free before it goes on.
+        needed: u64,
+    },
+    /// Writing fails and is tried again.
+    Failing {
+        /// What the store said last.
+        error: String,
     },
 }
 
@@ -91,6 +137,10 @@ pub struct LedgerCounters {
     pub bytes: u64,
     /// Synced writes; blocks ÷ syncs is the group size.
     pub syncs: u64,
+    /// How often the disk had too little room.
+    pub low_disk: u64,
+    /// How often the ledger was opened again after a failed write.
+    pub reopened: u64,
 }
 
 /// The thread that appends blocks to a [`Ledger`].
@@ -110,6 +160,9 @@ struct Shared {
     blocks: AtomicU64,
     bytes: AtomicU64,
     syncs: AtomicU64,
+    low_disk: AtomicU64,
+    reopened: AtomicU64,
+    state: Mutex<LedgerState>,
 }
 
 #[derive(Debug, Default)]
@@ -140,12 +193,15 @@ impl LedgerThread {
             blocks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
+            low_disk: AtomicU64::new(0),
+            reopened: AtomicU64::new(0),
+            state: Mutex::default(),
         });
         let (reports, receiver) = mpsc::channel(limits.queue_commits_max.max(1));
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || write_until_closed(&for_thread, &ledger, &reports))
+            .spawn(move || Writer { shared: &for_thread, ledger: &ledger, wait: RETRY_MIN }.run(&reports))
             .map_err(LedgerError::Thread)?;
         Ok((Self { shared, thread: Some(thread) }, receiver))
     }
@@ -196,7 +252,15 @@ impl LedgerThread {
             blocks: read(&shared.blocks),
             bytes: read(&shared.bytes),
             syncs: read(&shared.syncs),
+            low_disk: read(&shared.low_disk),
+            reopened: read(&shared.reopened),
         }
+    }
+
+    /// Whether blocks are being taken in.
+    #[must_use]
+    pub fn state(&self) -> LedgerState {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes no more commits, finishes what is queued and ends the thread. Returns the reports not yet read.
@@ -234,14 +298,15 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// Waits for commits and takes as many as fit into one group; `None` when closed and empty.
+    /// Waits for commits and takes as many as fit into one group; none after a while without any, `None` when closed and empty.
     fn next_group(&self) -> Option<Vec<Commit>> {
         let mut queue = self.queue();
-        while queue.waiting.is_empty() {
+        if queue.waiting.is_empty() {
             if queue.closed {
                 return None;
             }
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.wake.wait_timeout(queue, IDLE_INTERVAL);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let mut group = Vec::new();
         let mut bytes = 0usize;
@@ -261,7 +326,18 @@ impl Shared {
         queue.bytes = queue.bytes.saturating_sub(group.iter().map(size).sum());
     }
 
-    /// After a failed write: nothing more is taken, what waits is dropped.
+    /// Waits, but no longer than until it is closed. Says whether it is still open.
+    fn pause(&self, time: Duration) -> bool {
+        let queue = self.queue();
+        let waited = self.wake.wait_timeout_while(queue, time, |queue| !queue.closed);
+        !waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+
+    fn set_state(&self, state: LedgerState) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Nothing more is taken, what waits is dropped.
     fn stop(&self) {
         let mut queue = self.queue();
         queue.closed = true;
@@ -273,24 +349,164 @@ fn size(commit: &Commit) -> usize {
     commit.blocks.iter().fold(0, |sum, block| sum.saturating_add(block.encoded().len()))
 }
 
-fn write_until_closed(shared: &Shared, ledger: &Ledger, reports: &mpsc::Sender<LedgerReport>) {
-    while let Some(group) = shared.next_group() {
-        let outcome = ledger.append_group(&group);
-        shared.release(&group);
-        let outcomes = match outcome {
-            Ok(outcomes) => outcomes,
-            Err(error) => {
-                shared.stop();
-                let _receiver_gone = reports.blocking_send(LedgerReport::Failed { error });
-                return;
+/// What the thread does.
+struct Writer<'a> {
+    shared: &'a Shared,
+    ledger: &'a Ledger,
+    /// Next wait after a failed write.
+    wait: Duration,
+}
+
+/// Why the thread ends before it is closed and empty.
+enum End {
+    /// It was closed while it could not write.
+    Closed,
+    /// What was reported is gone.
+    Lost(LedgerError),
+}
+
+impl Writer<'_> {
+    fn run(mut self, reports: &mpsc::Sender<LedgerReport>) {
+        while let Some(mut group) = self.shared.next_group() {
+            if !group.is_empty() {
+                failpoint::reach(Failpoint::Taken);
             }
-        };
-        shared.syncs.fetch_add(1, Ordering::Relaxed);
-        for (commit, outcome) in group.into_iter().zip(outcomes) {
-            let report = shared.account(commit, outcome);
-            // Without a receiver the blocks are still to be written.
-            let _receiver_gone = reports.blocking_send(report);
+            let outcomes = match self.write(&mut group) {
+                Ok(outcomes) => outcomes,
+                Err(end) => {
+                    self.shared.release(&group);
+                    self.shared.stop();
+                    if let End::Lost(error) = end {
+                        let _receiver_gone = reports.blocking_send(LedgerReport::Failed { error });
+                    }
+                    return;
+                }
+            };
+            self.shared.release(&group);
+            if group.is_empty() {
+                continue;
+            }
+            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+            for (commit, outcome) in group.into_iter().zip(outcomes) {
+                let report = self.shared.account(commit, outcome);
+                // Without a receiver the blocks are still to be written.
+                let _receiver_gone = reports.blocking_send(report);
+            }
+            failpoint::reach(Failpoint::Reported);
         }
+    }
+
+    /// Writes a group, however long it takes.
+    fn write(&mut self, group: &mut [Commit]) -> Result<Vec<Result<ChannelHead, LedgerError>>, End> {
+        loop {
+            self.wait_for_room(group)?;
+            let written = if self.ledger.is_stopped() {
+                Err(LedgerError::Stopped)
+            } else {
+                self.ledger.append_group(&self.without_committed(group))
+            };
+            match written {
+                Ok(outcomes) => {
+                    if self.wait > RETRY_MIN {
+                        tracing::info!("the ledger is writing again");
+                        self.shared.set_state(LedgerState::Writing);
+                        self.wait = RETRY_MIN;
+                    }
+                    return Ok(outcomes);
+                }
+                Err(error) => self.recover(error)?,
+            }
+        }
+    }
+
+    /// What a failed write has left in the log is there after opening again and need not be written twice.
+    fn without_committed(&self, group: &[Commit]) -> Vec<Commit> {
+        let is_there = |channel: &ChannelId, block: &AuthenticBlock| {
+            block.number() < self.ledger.height(channel)
+                && matches!(self.ledger.header_hash(channel, block.number()), Ok(Some(hash)) if hash == block.hash())
+        };
+        if self.wait == RETRY_MIN {
+            return group.to_vec();
+        }
+        let rest = group.iter().map(|commit| {
+            let blocks = commit.blocks.iter().filter(|block| !is_there(&commit.channel, block));
+            Commit { channel: commit.channel.clone(), blocks: blocks.cloned().collect() }
+        });
+        rest.collect()
+    }
+
+    fn wait_for_room(&self, group: &[Commit]) -> Result<(), End> {
+        let wanted = group.iter().map(size).fold(0_usize, usize::saturating_add);
+        // Once to the log, once to a file.
+        let wanted = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_mul(2);
+        let mut paused = false;
+        loop {
+            let free = space::free_bytes(self.ledger.path());
+            let Room::Low { free, needed } =
+                space::judge(free, self.shared.limits.free_bytes_min, paused, wanted)
+            else {
+                break;
+            };
+            if !paused {
+                paused = true;
+                self.shared.low_disk.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    free,
+                    needed,
+                    path = %self.ledger.path().display(),
+                    "the disk has too little room left: no more blocks are taken in until some is freed (ledger.minFreeDiskSpace)"
+                );
+            }
+            self.shared.set_state(LedgerState::LowDisk { free, needed });
+            if !self.shared.pause(ROOM_INTERVAL) {
+                return Err(End::Closed);
+            }
+        }
+        if paused {
+            tracing::info!("the disk has room again: blocks are taken in");
+            self.shared.set_state(LedgerState::Writing);
+        }
+        Ok(())
+    }
+
+    /// After a failed write: the ledger is opened again.
+    fn recover(&mut self, error: LedgerError) -> Result<(), End> {
+        let heights: Vec<(ChannelId, u64)> = self
+            .ledger
+            .channels()
+            .into_iter()
+            .map(|channel| (channel.clone(), self.ledger.height(&channel)))
+            .collect();
+        let mut damaged = error.is_damage();
+        let mut error = error;
+        loop {
+            if matches!(error, LedgerError::Stopped) {
+                tracing::warn!("a write to the ledger failed; it is opened again");
+            } else {
+                tracing::error!(%error, "the ledger cannot be written; it is opened again");
+                self.shared.set_state(LedgerState::Failing { error: error.to_string() });
+            }
+            let open = self.shared.pause(self.wait);
+            self.wait = self.wait.saturating_mul(2).min(RETRY_MAX);
+            if !open {
+                return Err(End::Closed);
+            }
+            match self.ledger.reopen(damaged) {
+                Ok(()) => break,
+                Err(refused) => {
+                    damaged |= refused.is_damage();
+                    error = refused;
+                }
+            }
+        }
+        self.shared.reopened.fetch_add(1, Ordering::Relaxed);
+        for (channel, height) in heights {
+            let left = self.ledger.height(&channel);
+            if left < height {
+                return Err(End::Lost(LedgerError::Shrunk { channel, height, left }));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -128,6 +128,7 @@ fn peer_config(
             limits: LimitsConfig::default(),
             id: name,
         },
+        ledger: grapevine_configs::LedgerConfig::default(),
         channels,
     })
 }

@@ -35,6 +35,10 @@ fn serve(directory: &Path) -> Served {
                     let status = Status { peer: "peer0".to_owned(), ..Status::default() };
                     AdminResponse::Status(Box::new(status))
                 }
+                AdminRequest::Repair { channel, ranges } => {
+                    assert_eq!((channel.as_str(), ranges.as_slice()), ("trade", [(2, 5)].as_slice()));
+                    AdminResponse::Repairing { repairing: 4 }
+                }
                 AdminRequest::Join { block } if block.is_empty() => {
                     AdminResponse::Error { error: "empty block; give another".to_owned() }
                 }

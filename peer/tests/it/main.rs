@@ -4,6 +4,5 @@
 mod admin;
 mod blocks;
 mod cli;
-mod crash;
 mod deliver;
 mod deliver_server;
