@@ -13,9 +13,11 @@ use crate::wire::{self, ChannelBody, HEADERS_PER_RANGE_MAX, Headers, HeadersRequ
 /// Most requests for headers of one peer being read from the ledger at a time.
 pub const HEADER_READS_PER_PEER_MAX: usize = 4;
 
-/// Bytes of blocks asked for, being verified, early or waiting for the disk, over all channels, at which no more are asked for. Twice what
-/// a path of 1 Gbit/s and 66 ms holds; the rest of [`PENDING_BYTES_MAX`] is for blocks that come unasked.
-pub const ASKED_BYTES_MAX: usize = PENDING_BYTES_MAX / 2;
+/// Bytes of blocks asked for, being verified, early or waiting for the disk, over all channels, at which no more are asked for. Half as
+/// much again as a path of 1 Gbit/s and 66 ms holds; the rest of [`PENDING_BYTES_MAX`] is for blocks that come unasked.
+pub const ASKED_BYTES_MAX: usize = 12 << 20;
+
+const _: () = assert!(ASKED_BYTES_MAX < PENDING_BYTES_MAX, "what was asked for has to fit");
 
 /// A range of headers in the worker pool.
 #[derive(Debug)]
