@@ -7,7 +7,7 @@ use grapevine_channels::ChannelId;
 use grapevine_channels::chain::Held;
 use grapevine_channels::node::{Event as NodeEvent, Input, Output, Rejection, Ticket};
 use grapevine_channels::verify::VerifiedHeader;
-use grapevine_channels::wire::Headers;
+use grapevine_channels::wire::{ChannelBody, Frame, FrameBody, Headers};
 use grapevine_crypto::PkiId;
 
 use crate::checker::Check;
@@ -139,6 +139,9 @@ impl Simulation {
         // Without a connection the transport drops the frame; every exchange is repeated.
         let Some(id) = self.network.open_at(peer, to) else { return Ok(()) };
         let Some(connection) = self.network.connections.get(&id) else { return Ok(()) };
+        if self.scenario.silent.contains(&peer) && !said_by_the_silent(&frame) {
+            return Ok(());
+        }
         let frame = if self.truth.is_honest(peer) {
             self.checker.control_written(&self.truth, connection, peer, &frame)?;
             frame
@@ -159,6 +162,9 @@ impl Simulation {
         block: Held,
     ) -> Check {
         let (site, channel) = (self.site(&to)?, self.channel(&id)?);
+        if self.scenario.silent.contains(&peer) || self.scenario.withholding.contains(&peer) {
+            return Ok(());
+        }
         let stored = match &block {
             Held::Memory(block) => Some(block.clone()),
             Held::Ledger(number) => {
@@ -205,7 +211,7 @@ impl Simulation {
             .ok_or_else(|| Rejection::Forged("no orderer of this channel signed it".into()));
         let size = result.as_ref().map_or(self.scenario.block_bytes, |block| block.size());
         let from = match cause {
-            Cause::Peer(from) => Some(from),
+            Cause::Peer { from, .. } => Some(from),
             Cause::Orderer(channel) => {
                 self.deliver_verifying(peer, channel, ticket, size);
                 None
@@ -215,12 +221,13 @@ impl Simulation {
         if let Some(from) = from {
             self.checker.verifying(peer, from, true)?;
         }
+        let on_request = matches!(cause, Cause::Peer { on_request: true, .. });
         let settings = &self.scenario.settings;
         let cost = settings.verify_cost + cost_of(settings.verify_cost_per_mb, size);
         let host = &mut self.hosts[peer];
         host.verifier_free_at = host.verifier_free_at.max(self.now) + cost;
         let wait = host.verifier_free_at.since(self.now);
-        self.later(wait, peer, HostEvent::Verified { ticket, channel, from, result });
+        self.later(wait, peer, HostEvent::Verified { ticket, channel, from, on_request, result });
         Ok(())
     }
 
@@ -264,5 +271,13 @@ impl Simulation {
 
     fn channel(&self, id: &ChannelId) -> Result<ChannelIndex, String> {
         self.truth.channel(id).ok_or_else(|| format!("output for channel {id}, which does not exist"))
+    }
+}
+
+/// Silent peers keep their place in membership and elections; of blocks they say nothing.
+fn said_by_the_silent(frame: &Bytes) -> bool {
+    match Frame::parse(frame.clone()) {
+        Ok(FrameBody::Channel(frame)) => matches!(frame.body, Some(ChannelBody::Leadership(_))),
+        _ => true,
     }
 }

@@ -10,8 +10,9 @@ use grapevine_channels::time::Time;
 use rand::RngExt;
 
 use crate::checker::Check;
-use crate::event::{Event, HostEvent, SessionId};
+use crate::event::{Event, HostEvent, Packet, SessionId};
 use crate::host::Puller;
+use crate::links::Class;
 use crate::orderer::Stream;
 use crate::simulation::{Cause, Kind, Simulation};
 use crate::truth::{ChannelIndex, Site};
@@ -68,7 +69,7 @@ impl Simulation {
 
     fn orderer_round_trip(&self, peer: Site) -> Duration {
         let orderer = self.truth.orderer();
-        self.links.latency(peer, orderer) + self.links.latency(orderer, peer)
+        self.wire.latency().round_trip(peer, orderer)
     }
 
     /// Asks the orderer for its newest block; without an answer within a lease it gives up.
@@ -106,7 +107,7 @@ impl Simulation {
         puller.consumed = 0;
         let next = puller.next;
         let boot = self.hosts[peer].boot;
-        let stream = Stream { peer, boot, next, sent: 0, last_arrival: Time::ZERO };
+        let stream = Stream { peer, boot, next, sent: 0 };
         self.orderer.streams.insert((channel, session), stream);
         let id = self.truth.channels[channel].id.clone();
         let round_trip = self.orderer_round_trip(peer);
@@ -186,7 +187,7 @@ impl Simulation {
             puller.consumed += 1;
             puller.next = block.number() + 1;
             let session = puller.session;
-            let latency = self.links.latency(peer, self.truth.orderer());
+            let latency = self.wire.latency().one_way(peer, self.truth.orderer());
             self.queue.push(self.now + latency, Event::Pump { channel, session });
             let id = self.truth.channels[channel].id.clone();
             let body = block.encoded().clone();
@@ -248,10 +249,9 @@ impl Simulation {
             let Some(block) = self.orderer.chains[channel].get(place).cloned() else { return };
             stream.next += 1;
             stream.sent += 1;
-            let at = self.links.arrival(self.now, orderer, peer, block.size()).max(stream.last_arrival);
-            stream.last_arrival = at;
-            let event = HostEvent::DeliverBlock { channel, session, block };
-            self.queue.push(at, Event::Host { peer, boot: stream.boot, event });
+            let (size, boot) = (block.size(), stream.boot);
+            let packet = Packet::Orderer { channel, session, boot, block };
+            self.wire.send(self.now, orderer, peer, Class::Bulk, size, packet);
         }
     }
 
@@ -272,7 +272,7 @@ impl Simulation {
             let wait = if self.network.is_cut(orderer, stream.peer) {
                 self.scenario.settings.broken_after
             } else {
-                self.links.latency(orderer, stream.peer)
+                self.wire.latency().one_way(orderer, stream.peer)
             };
             let event = HostEvent::DeliverFailed { channel, session };
             self.queue.push(self.now + wait, Event::Host { peer: stream.peer, boot: stream.boot, event });

@@ -1,6 +1,7 @@
 //! What happens, and the queue of what will.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
@@ -12,6 +13,7 @@ use grapevine_channels::wire::Headers;
 use grapevine_crypto::PkiId;
 
 use crate::fault::Fault;
+use crate::links::Class;
 use crate::truth::{ChannelIndex, Site};
 
 /// Names a connection for ever.
@@ -36,9 +38,18 @@ impl Message {
     }
 
     /// Control and bulk are two streams: each is in order, not both together.
-    pub(crate) fn stream(&self) -> usize {
-        usize::from(matches!(self, Self::Bulk { .. }))
+    pub(crate) fn class(&self) -> Class {
+        if matches!(self, Self::Bulk { .. }) { Class::Bulk } else { Class::Control }
     }
+}
+
+/// What is under way between two sites.
+#[derive(Debug, Clone)]
+pub(crate) enum Packet {
+    /// On a connection between peers; `boot` is the receiver's when it was sent.
+    Peer { connection: ConnectionId, boot: u64, message: Message },
+    /// On a stream of the orderer.
+    Orderer { channel: ChannelIndex, session: SessionId, boot: u64, block: AuthenticBlock },
 }
 
 /// Something that happens at one peer; waits while the peer is paused, is void after it crashed.
@@ -61,6 +72,7 @@ pub(crate) enum HostEvent {
         ticket: Ticket,
         channel: ChannelIndex,
         from: Option<Site>,
+        on_request: bool,
         result: Result<AuthenticBlock, Rejection>,
     },
     HeadersVerified {
@@ -110,6 +122,8 @@ pub(crate) enum Event {
         boot: u64,
         event: HostEvent,
     },
+    /// Everybody starts, connected.
+    Warm,
     Boot {
         peer: Site,
     },
@@ -139,20 +153,53 @@ pub(crate) enum Event {
     Check,
 }
 
+#[derive(Debug)]
+struct Entry {
+    at: Time,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The earliest is the greatest, as the heap wants it.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
 /// Events by time; those of one moment in the order they were added.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    events: BTreeMap<(Time, u64), Event>,
+    events: BinaryHeap<Entry>,
     added: u64,
 }
 
 impl Queue {
     pub(crate) fn push(&mut self, at: Time, event: Event) {
-        self.events.insert((at, self.added), event);
+        self.events.push(Entry { at, order: self.added, event });
         self.added += 1;
     }
 
+    /// When the next event is.
+    pub(crate) fn next(&self) -> Option<Time> {
+        self.events.peek().map(|entry| entry.at)
+    }
+
     pub(crate) fn pop(&mut self) -> Option<(Time, Event)> {
-        self.events.pop_first().map(|((at, _), event)| (at, event))
+        self.events.pop().map(|entry| (entry.at, entry.event))
     }
 }

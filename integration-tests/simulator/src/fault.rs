@@ -9,7 +9,8 @@ use rand::{RngExt, SeedableRng};
 
 use crate::checker::Check;
 use crate::event::{Event, HostEvent, SessionId};
-use crate::scenario::{Distance, Scenario};
+use crate::links::Distance;
+use crate::scenario::Scenario;
 use crate::simulation::{Cause, Kind, Simulation};
 use crate::truth::{ChannelIndex, Site};
 
@@ -62,6 +63,8 @@ pub enum Fault {
     Join(Site, ChannelIndex),
     /// A peer leaves a channel; its ledger stays.
     Leave(Site, ChannelIndex),
+    /// A peer's links get slower by a factor, in tenths; 10 is full speed.
+    Slow(Site, u32),
 }
 
 /// A schedule of faults from a seed: for `duration` from `start` something breaks or is mended every two seconds or so; then
@@ -202,6 +205,7 @@ impl Simulation {
             Fault::OrdererStop => self.orderer_stops(),
             Fault::OrdererStart => self.orderer.up = true,
             Fault::Join(peer, channel) => self.join(peer, channel)?,
+            Fault::Slow(peer, tenths) => self.wire.slow_down(peer, f64::from(tenths) / 10.0),
             Fault::Leave(peer, channel) => {
                 let host = &mut self.hosts[peer];
                 host.joined.remove(&channel);
@@ -211,6 +215,7 @@ impl Simulation {
                     writing.retain(|(of, _)| *of != channel);
                 }
                 self.stop_pulling(peer, channel);
+                self.board.gone(peer, Some(channel));
                 let id = self.truth.channels[channel].id.clone();
                 self.feed(peer, Cause::Other, Input::Leave(id))?;
             }
@@ -241,6 +246,8 @@ impl Simulation {
         for channel in channels {
             self.stop_pulling(peer, channel);
         }
+        self.wire.clear(peer);
+        self.board.gone(peer, None);
         self.hosts[peer].crash();
     }
 

@@ -36,6 +36,9 @@ pub(crate) struct Host {
     /// Counts lost disks.
     pub(crate) wipes: u64,
 
+    /// How much faster its clock runs, in millionths.
+    pub(crate) drift_ppm: i32,
+
     // What does not.
     /// Counts starts; events of former ones are void.
     pub(crate) boot: u64,
@@ -60,13 +63,20 @@ pub(crate) struct Host {
     pub(crate) tags: BTreeSet<(Site, ChannelIndex, [u8; TAG_SIZE])>,
 }
 
+const MILLION: u32 = 1_000_000;
+
+fn scaled(nanos: u128, by: u128, over: u128) -> u64 {
+    u64::try_from(nanos.saturating_mul(by) / over).unwrap_or(u64::MAX)
+}
+
 impl Host {
-    pub(crate) fn new(channels: usize, joined: BTreeSet<ChannelIndex>) -> Self {
+    pub(crate) fn new(channels: usize, joined: BTreeSet<ChannelIndex>, drift_ppm: i32) -> Self {
         Self {
             ledgers: vec![Vec::new(); channels],
             joined,
             incarnation: 0,
             wipes: 0,
+            drift_ppm,
             boot: 0,
             booted_at: Time::ZERO,
             node: None,
@@ -98,14 +108,26 @@ impl Host {
         self.tags.clear();
     }
 
-    /// The time of the process: since its start.
+    /// The time of the process: since its start, by its own clock.
     pub(crate) fn local(&self, now: Time) -> Time {
-        Time::from_nanos(now.as_nanos().saturating_sub(self.booted_at.as_nanos()))
+        let real = now.since(self.booted_at).as_nanos();
+        Time::from_nanos(scaled(
+            real,
+            u128::from(MILLION.saturating_add_signed(self.drift_ppm)),
+            u128::from(MILLION),
+        ))
     }
 
-    /// Global time of a local moment.
+    /// The first moment of global time at which the process's clock shows this.
     pub(crate) fn global(&self, local: Time) -> Time {
-        Time::from_nanos(self.booted_at.as_nanos().saturating_add(local.as_nanos()))
+        let real = scaled(
+            u128::from(local.as_nanos()),
+            u128::from(MILLION),
+            u128::from(MILLION.saturating_add_signed(self.drift_ppm).max(1)),
+        );
+        // Rounded up, or the clock would not yet show the moment.
+        let up = u64::from(self.drift_ppm != 0);
+        Time::from_nanos(self.booted_at.as_nanos().saturating_add(real).saturating_add(up))
     }
 
     /// Whether it runs and is not paused.
@@ -116,6 +138,19 @@ impl Host {
     /// Number of blocks on disk.
     pub(crate) fn height(&self, channel: ChannelIndex) -> u64 {
         self.ledgers[channel].len() as u64
+    }
+
+    /// The channel that bulk messages of this peer with this tag belong to.
+    pub(crate) fn channel_of(&self, from: Site, tag: &[u8]) -> Option<ChannelIndex> {
+        let first = (from, 0, [0; TAG_SIZE]);
+        let tags = self.tags.range(first..=(from, ChannelIndex::MAX, [u8::MAX; TAG_SIZE]));
+        tags.into_iter().find(|(.., of)| of.as_slice() == tag).map(|(_, channel, _)| *channel)
+    }
+
+    /// No bulk message of this peer may come any more.
+    pub(crate) fn forget_tags(&mut self, from: Site) {
+        let mut later = self.tags.split_off(&(from, 0, [0; TAG_SIZE]));
+        self.tags.append(&mut later.split_off(&(from + 1, 0, [0; TAG_SIZE])));
     }
 
     /// Whether it keeps a peer out now.

@@ -1,14 +1,14 @@
 //! `grapevine-simulator`: runs of the simulator from the command line.
 
-use std::io::Write as _;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+mod run;
 
-use anyhow::{Context, bail};
-use clap::{Parser, Subcommand, ValueEnum};
-use grapevine_channels::time::Time;
-use grapevine_simulator::{Distance, Report, Scenario, Simulation, chaos};
+use std::ops::RangeInclusive;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use grapevine_simulator::{Simulation, chaos};
+use run::Run;
 
 /// Simulates networks of Grapevine peers: same seed, same run.
 #[derive(Debug, Parser)]
@@ -20,8 +20,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Blocks in an undisturbed network: latencies and copies.
-    Run(Run),
+    /// Measures a protocol over many placements: time to the last peer, copies, misses.
+    Run(Box<Run>),
     /// Random faults, one network for each seed; stops at the first violation.
     Chaos {
         /// Seeds, as first..last, both run.
@@ -30,90 +30,11 @@ enum Command {
     },
 }
 
-#[derive(Debug, clap::Args)]
-struct Run {
-    /// What spreads the blocks.
-    #[arg(long, value_enum, default_value_t = Protocol::Grapevine)]
-    protocol: Protocol,
-    /// Peers, shared evenly by the organisations.
-    #[arg(long, default_value_t = 6)]
-    peers: usize,
-    /// Organisations.
-    #[arg(long, default_value_t = 1)]
-    orgs: usize,
-    /// Bytes of a block.
-    #[arg(long, default_value_t = 160_000)]
-    block_bytes: usize,
-    /// Blocks.
-    #[arg(long, default_value_t = 100)]
-    blocks: u64,
-    /// Milliseconds between two blocks.
-    #[arg(long, default_value_t = 1_000)]
-    interval_ms: u64,
-    /// How far apart peers are.
-    #[arg(long, value_enum, default_value_t = Far::Lan)]
-    links: Far,
-    /// Decides everything that is random.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Also writes the result as a JSON object to this file; - is standard output, instead of the table.
-    #[arg(long)]
-    json: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Protocol {
-    Grapevine,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Far {
-    /// 0.25 ms.
-    Lan,
-    /// 2 ms + 60 ms × distance in the unit square.
-    Wan,
-}
-
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Run(options) => run(&options),
+        Command::Run(options) => options.run(),
         Command::Chaos { seeds } => chaos_runs(seeds),
     }
-}
-
-fn run(options: &Run) -> anyhow::Result<()> {
-    if options.orgs == 0 || options.peers < options.orgs || options.blocks == 0 || options.interval_ms == 0 {
-        bail!("--peers must be at least --orgs, and --orgs, --blocks and --interval-ms at least 1");
-    }
-    let Protocol::Grapevine = options.protocol;
-    let sizes: Vec<usize> = (0..options.orgs)
-        .map(|number| options.peers / options.orgs + usize::from(number < options.peers % options.orgs))
-        .collect();
-    let mut scenario = Scenario::sized(&sizes);
-    scenario.blocks = options.blocks;
-    scenario.block_bytes = options.block_bytes;
-    scenario.block_interval = Duration::from_millis(options.interval_ms);
-    scenario.first_block = Time::from_millis(5_000);
-    scenario.distance = match options.links {
-        Far::Lan => Distance::Lan,
-        Far::Wan => Distance::Wan,
-    };
-    let report = Simulation::new(scenario, options.seed)?.run()?;
-    print(&report, options.json.as_deref())
-}
-
-fn print(report: &Report, json: Option<&std::path::Path>) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match json {
-        Some(path) if path.as_os_str() == "-" => writeln!(out, "{}", serde_json::to_string_pretty(report)?)?,
-        Some(path) => {
-            std::fs::write(path, serde_json::to_string_pretty(report)?)
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            write!(out, "{report}")?;
-        }
-        None => write!(out, "{report}")?,
-    }
-    Ok(())
 }
 
 fn chaos_runs(seeds: RangeInclusive<u64>) -> anyhow::Result<()> {

@@ -19,8 +19,6 @@ pub(crate) struct Connection {
     /// For each end and channel, the proof that it joined; the first bytes are its tag. The checker's key to whose
     /// frame a frame is.
     pub(crate) proofs: [Vec<[u8; 32]>; 2],
-    /// Last arrival of each direction and stream: what comes later arrives later.
-    last_arrival: [[Time; 2]; 2],
     /// Frames of each direction that a cut holds back.
     waiting: [VecDeque<Message>; 2],
     /// Since when each direction is cut.
@@ -84,7 +82,6 @@ impl Network {
         let connection = Connection {
             ends: [dialer, listener],
             proofs,
-            last_arrival: [[Time::ZERO; 2]; 2],
             waiting: [VecDeque::new(), VecDeque::new()],
             cut_since: [None; 2],
         };
@@ -118,15 +115,6 @@ impl Network {
             return None;
         }
         Some(message)
-    }
-
-    /// The moment a message arrives that the link alone would bring at `at`.
-    pub(crate) fn in_order(&mut self, id: ConnectionId, from: Site, stream: usize, at: Time) -> Time {
-        let Some(connection) = self.connections.get_mut(&id) else { return at };
-        let direction = connection.direction_from(from);
-        let last = &mut connection.last_arrival[direction][stream];
-        *last = at.max(*last);
-        *last
     }
 
     /// Cuts a direction. Gives the connection over it, if it was not cut before.

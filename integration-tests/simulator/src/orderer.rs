@@ -17,8 +17,6 @@ pub(crate) struct Stream {
     pub(crate) next: u64,
     /// Blocks sent since the stream began.
     pub(crate) sent: u64,
-    /// When the last of them arrives.
-    pub(crate) last_arrival: Time,
 }
 
 #[derive(Debug)]

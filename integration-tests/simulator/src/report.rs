@@ -164,6 +164,12 @@ pub(crate) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
 }
 
+/// The nearest-rank percentile of sorted times, in thousandths; in milliseconds.
+pub(crate) fn permille(sorted: &[Duration], permille: usize) -> f64 {
+    let rank = (sorted.len() * permille).div_ceil(1_000).max(1);
+    sorted.get(rank - 1).copied().map_or(0.0, ms)
+}
+
 /// The nearest-rank percentile of sorted values.
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);

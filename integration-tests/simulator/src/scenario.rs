@@ -11,6 +11,7 @@ use grapevine_channels::reconciliation::ReconciliationConfig;
 use grapevine_channels::time::Time;
 
 use crate::fault::Fault;
+use crate::links::{Distance, LinkSettings};
 use crate::truth::{ChannelIndex, PeerTruth, Site};
 
 /// Who leads in an organisation.
@@ -134,17 +135,6 @@ impl Default for Settings {
     }
 }
 
-/// How far apart sites are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Distance {
-    /// 0.25 ms.
-    Lan,
-    /// 2 ms + 60 ms × distance between places drawn at random in the unit square.
-    Wan,
-    /// The same for all.
-    Uniform(Duration),
-}
-
 /// Everything a run depends on but the seed.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -152,8 +142,10 @@ pub struct Scenario {
     pub organizations: Vec<Organization>,
     /// The channels; every peer of their organisations joins at its start, but for [`Scenario::joins_later`].
     pub channels: Vec<ChannelPlan>,
-    /// Latencies, unless the run is given links of its own.
+    /// Latencies, unless the run is given some of its own.
     pub distance: Distance,
+    /// Bandwidth, jitter, loss, slow peers; without limit and perfect unless said.
+    pub links: LinkSettings,
     /// Behaviour.
     pub settings: Settings,
     /// Blocks the orderer makes in each channel.
@@ -168,6 +160,16 @@ pub struct Scenario {
     pub starts: BTreeMap<Site, Time>,
     /// Channels that peers join by [`Fault::Join`] only.
     pub joins_later: BTreeSet<(Site, ChannelIndex)>,
+    /// Everybody who may be is connected at the start and knows the others, at no cost; heartbeats are yet to come.
+    pub warm: bool,
+    /// Peers that accept everything and never forward, announce, ask or answer.
+    pub silent: BTreeSet<Site>,
+    /// Peers that say all that is expected of them and never send a block.
+    pub withholding: BTreeSet<Site>,
+    /// Each ordered pair of peers in an organisation: the first does not know the second, with this probability.
+    pub views_off: f64,
+    /// How much faster each process's clock runs than true time, in millionths.
+    pub clock_drift_ppm: BTreeMap<Site, i32>,
     /// Peers that send forged blocks and records.
     pub forgers: BTreeSet<Site>,
     /// What goes wrong, and when.
@@ -207,6 +209,7 @@ impl Scenario {
             organizations,
             channels,
             distance: Distance::Lan,
+            links: LinkSettings::default(),
             settings: Settings::default(),
             blocks: 50,
             block_bytes: 16_000,
@@ -214,6 +217,11 @@ impl Scenario {
             first_block: Time::from_millis(5_000),
             starts: BTreeMap::new(),
             joins_later: BTreeSet::new(),
+            warm: false,
+            silent: BTreeSet::new(),
+            withholding: BTreeSet::new(),
+            views_off: 0.0,
+            clock_drift_ppm: BTreeMap::new(),
             forgers: BTreeSet::new(),
             faults: Vec::new(),
             settle: Duration::from_secs(60),

@@ -17,6 +17,9 @@ const SETTLED_FOR: Duration = Duration::from_secs(3);
 impl Simulation {
     /// Whether all is over: everybody has had everything for a while.
     pub(crate) fn look(&mut self) -> Result<bool, String> {
+        if self.is_measured {
+            return Ok(false);
+        }
         self.queue.push(self.now + CHECK_INTERVAL, Event::Check);
         let all_made =
             (0..self.truth.channels.len()).all(|channel| self.orderer.height(channel) > self.scenario.blocks);
@@ -51,10 +54,15 @@ impl Simulation {
             .or_else(|| self.members_unsettled())
     }
 
+    /// Whether a peer does what peers do: it neither lies nor keeps silent.
+    pub(crate) fn takes_part(&self, peer: Site) -> bool {
+        self.truth.is_honest(peer) && !self.scenario.silent.contains(&peer)
+    }
+
     /// Honest peers that run and have joined.
     fn participants(&self, channel: ChannelIndex) -> Vec<Site> {
         (0..self.hosts.len())
-            .filter(|peer| self.truth.is_honest(*peer) && self.hosts[*peer].is_running())
+            .filter(|peer| self.takes_part(*peer) && self.hosts[*peer].is_running())
             .filter(|peer| self.hosts[*peer].joined.contains(&channel))
             .collect()
     }

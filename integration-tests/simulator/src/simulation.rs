@@ -10,13 +10,15 @@ use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
 use crate::checker::{Check, Checker, Violation};
-use crate::event::{Event, HostEvent, Queue, SessionId};
+use crate::event::{Event, HostEvent, Packet, Queue, SessionId};
 use crate::host::Host;
-use crate::links::{FixedLinks, Links};
+use crate::links::{Latency, Wire};
+use crate::measured::Bytes;
 use crate::network::Network;
 use crate::orderer::Orderer;
 use crate::report::{Measurements, Report, ms};
-use crate::scenario::{Distance, Scenario};
+use crate::scenario::Scenario;
+use crate::scoreboard::Scoreboard;
 use crate::truth::{ChannelIndex, Site, Truth};
 
 /// Events between two whole checks.
@@ -45,7 +47,11 @@ pub(crate) enum Kind {
 /// Why a node does something: decides whom a block under verification counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    Peer(Site),
+    /// `on_request`: a block that this peer asked for.
+    Peer {
+        from: Site,
+        on_request: bool,
+    },
     Orderer(ChannelIndex),
     Other,
 }
@@ -57,7 +63,7 @@ pub struct Simulation {
     pub(crate) truth: Truth,
     pub(crate) seed: u64,
     pub(crate) rng: ChaCha8Rng,
-    pub(crate) links: Box<dyn Links>,
+    pub(crate) wire: Wire<Packet>,
     pub(crate) now: Time,
     pub(crate) queue: Queue,
     pub(crate) network: Network,
@@ -65,6 +71,10 @@ pub struct Simulation {
     pub(crate) hosts: Vec<Host>,
     pub(crate) checker: Checker,
     pub(crate) measurements: Measurements,
+    pub(crate) board: Scoreboard,
+    pub(crate) bytes: Bytes,
+    /// The run is for its figures: it does not end by itself.
+    pub(crate) is_measured: bool,
     pub(crate) next_session: SessionId,
     pub(crate) last_fault: Time,
     pub(crate) calm_since: Option<Time>,
@@ -77,23 +87,21 @@ impl Simulation {
     /// # Errors
     /// A scenario that contradicts itself.
     pub fn new(scenario: Scenario, seed: u64) -> Result<Self, Violation> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x11f5);
-        let links = match scenario.distance {
-            Distance::Lan => FixedLinks::lan(),
-            Distance::Wan => FixedLinks::wan(scenario.peers() + 1, &mut rng),
-            Distance::Uniform(latency) => FixedLinks::uniform(latency),
-        };
-        Self::with_links(scenario, Box::new(links), seed)
+        let latency = Latency::of(scenario.distance, scenario.peers() + 1, seed);
+        Self::with_latency(scenario, latency, seed)
     }
 
-    /// A run over these links.
+    /// A run of sites that are so far apart, whatever the scenario says.
     ///
     /// # Errors
     /// A scenario that contradicts itself.
-    pub fn with_links(scenario: Scenario, links: Box<dyn Links>, seed: u64) -> Result<Self, Violation> {
+    pub fn with_latency(scenario: Scenario, latency: Latency, seed: u64) -> Result<Self, Violation> {
         let truth = Truth::new(&scenario).map_err(|what| Violation { seed, at: Time::ZERO, what })?;
         let peers = truth.peers.len();
         let mut queue = Queue::default();
+        if scenario.warm {
+            queue.push(Time::ZERO, Event::Warm);
+        }
         for peer in 0..peers {
             queue.push(scenario.starts.get(&peer).copied().unwrap_or_default(), Event::Boot { peer });
         }
@@ -108,7 +116,8 @@ impl Simulation {
             let joined = (0..truth.channels.len())
                 .filter(|channel| truth.is_member(peer, *channel))
                 .filter(|channel| !scenario.joins_later.contains(&(peer, *channel)));
-            Host::new(truth.channels.len(), joined.collect())
+            let drift_ppm = scenario.clock_drift_ppm.get(&peer).copied().unwrap_or(0);
+            Host::new(truth.channels.len(), joined.collect(), drift_ppm)
         });
         Ok(Self {
             hosts: hosts.collect(),
@@ -123,6 +132,9 @@ impl Simulation {
                 .unwrap_or_default(),
             network: Network::default(),
             measurements: Measurements::default(),
+            board: Scoreboard::default(),
+            bytes: Bytes::default(),
+            is_measured: false,
             rng: ChaCha8Rng::seed_from_u64(seed),
             now: Time::ZERO,
             next_session: 0,
@@ -130,7 +142,7 @@ impl Simulation {
             settled_at: None,
             truth,
             seed,
-            links,
+            wire: Wire::new(scenario.links.clone(), latency, peers + 1, seed),
             queue,
             scenario,
         })
@@ -151,20 +163,33 @@ impl Simulation {
 
     /// Lets the next event happen. True at the end.
     pub(crate) fn step(&mut self) -> Result<bool, String> {
+        if let Some(at) = self.wire.next().filter(|at| self.queue.next().is_none_or(|next| *at <= next)) {
+            self.now = at;
+            let Some(delivery) = self.wire.step() else { return Ok(false) };
+            self.count_event()?;
+            self.delivered(delivery)?;
+            return Ok(false);
+        }
         let Some((at, event)) = self.queue.pop() else { return Err("nothing happens any more".into()) };
         self.now = at;
-        self.measurements.events += 1;
         if matches!(event, Event::Check) {
             return self.look();
         }
+        self.count_event()?;
         self.happen(event)?;
-        if self.measurements.events.is_multiple_of(WHOLE_CHECK_EVENTS) {
-            self.checker.whole(&self.truth, &self.orderer, &self.hosts)?;
-        }
         Ok(false)
     }
 
-    fn happen(&mut self, event: Event) -> Check {
+    /// Checks everything now and then.
+    fn count_event(&mut self) -> Check {
+        self.measurements.events += 1;
+        if self.measurements.events.is_multiple_of(WHOLE_CHECK_EVENTS) {
+            self.checker.whole(&self.truth, &self.orderer, &self.hosts)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn happen(&mut self, event: Event) -> Check {
         match event {
             Event::Host { peer, boot, event } => {
                 let host = &mut self.hosts[peer];
@@ -177,6 +202,7 @@ impl Simulation {
                 }
                 self.host_event(peer, event)
             }
+            Event::Warm => self.warm_up(),
             Event::Boot { peer } => self.boot(peer),
             Event::Fault(fault) => self.fault(fault),
             Event::Established { dialer, listener, boots, endpoint } => {
@@ -206,12 +232,13 @@ impl Simulation {
             HostEvent::DialFailed { endpoint } => {
                 self.feed(peer, Cause::Other, Input::DialFailed { endpoint })
             }
-            HostEvent::Verified { ticket, channel, from, result } => {
+            HostEvent::Verified { ticket, channel, from, on_request, result } => {
                 if let Some(from) = from {
                     self.checker.verifying(peer, from, false)?;
                 }
                 if let Ok(block) = &result {
                     self.checker.verified(peer, block);
+                    self.score_verified(peer, channel, block, from.is_none(), on_request);
                 }
                 let number = result.as_ref().ok().map(|block| block.number());
                 self.deliver_verified(peer, channel, ticket, number);
@@ -254,7 +281,7 @@ impl Simulation {
     }
 
     /// Does all that a node wants, then sets its timer.
-    fn carry_out(&mut self, peer: Site, cause: Cause) -> Check {
+    pub(crate) fn carry_out(&mut self, peer: Site, cause: Cause) -> Check {
         while let Some(output) = self.hosts[peer].node.as_mut().and_then(Node::poll_output) {
             self.carry_out_one(peer, cause, output)?;
         }

@@ -7,7 +7,8 @@ use grapevine_channels::time::Time;
 use grapevine_channels::wire::{BulkHeader, BulkKind};
 
 use crate::checker::Check;
-use crate::event::{ConnectionId, Event, HostEvent, Message};
+use crate::event::{ConnectionId, Event, HostEvent, Message, Packet};
+use crate::links::{Class, Delivery};
 use crate::simulation::{Cause, Kind, Simulation};
 use crate::truth::Site;
 
@@ -15,11 +16,33 @@ impl Simulation {
     /// Puts a message on a connection.
     pub(crate) fn send(&mut self, from: Site, to: Site, id: ConnectionId, message: Message) {
         let Some(message) = self.network.hold_back(id, from, message) else { return };
-        let at = self.links.arrival(self.now, from, to, message.size());
-        let at = self.network.in_order(id, from, message.stream(), at);
-        let boot = self.hosts[to].boot;
-        let event = HostEvent::Arrival { connection: id, message };
-        self.queue.push(at, Event::Host { peer: to, boot, event });
+        let (class, size, boot) = (message.class(), message.size(), self.hosts[to].boot);
+        self.wire.send(self.now, from, to, class, size, Packet::Peer { connection: id, boot, message });
+    }
+
+    /// Something came out of the wire.
+    pub(crate) fn delivered(&mut self, delivery: Delivery<Packet>) -> Check {
+        let (from, to, packet, is_reset) = match delivery {
+            Delivery::Head { .. } => return Ok(()),
+            Delivery::Message { from, to, payload } => (from, to, payload, false),
+            Delivery::Reset { from, to, payload } => (from, to, payload, true),
+        };
+        let (boot, event) = match packet {
+            Packet::Peer { connection, boot, message } if !is_reset => {
+                (boot, HostEvent::Arrival { connection, message })
+            }
+            Packet::Peer { connection, boot, .. } => {
+                self.later(Duration::ZERO, from, HostEvent::Broken { connection });
+                (boot, HostEvent::Broken { connection })
+            }
+            Packet::Orderer { channel, session, boot, .. } if is_reset => {
+                (boot, HostEvent::DeliverFailed { channel, session })
+            }
+            Packet::Orderer { channel, session, boot, block } => {
+                (boot, HostEvent::DeliverBlock { channel, session, block })
+            }
+        };
+        self.happen(Event::Host { peer: to, boot, event })
     }
 
     pub(crate) fn arrival(&mut self, peer: Site, id: ConnectionId, message: Message) -> Check {
@@ -29,28 +52,30 @@ impl Simulation {
             return Ok(());
         }
         let sender = self.truth.peers[from].credential.pki_id;
-        let kind = if message.stream() == 0 { Kind::Control } else { Kind::Bulk };
+        let kind = if message.class() == Class::Control { Kind::Control } else { Kind::Bulk };
         self.measurements.trace(self.now, from, peer, kind as u8, message.size());
         match message {
             Message::Control(frame) => {
                 self.measurements.control_bytes_received += frame.len() as u64;
                 self.checker.control_delivered(&self.truth, connection, peer, &frame)?;
-                self.feed(peer, Cause::Peer(from), Input::Control { peer: sender, frame })
+                self.score_control(peer, frame.len());
+                let cause = Cause::Peer { from, on_request: false };
+                self.feed(peer, cause, Input::Control { peer: sender, frame })
             }
             Message::Bulk { header, body, size } => {
                 self.measurements.block_bytes_received += (header.len() + size) as u64;
                 let claim = BulkHeader::parse(header.clone()).map_err(|error| error.to_string())?;
                 self.checker.block_delivered(&self.truth, connection, peer, &claim)?;
                 // As the transport does: a body is taken only for a tag the node has vouched for.
-                let tags = &self.hosts[peer].tags;
-                let tag = tags.iter().find(|(of, _, tag)| *of == from && tag.as_slice() == claim.tag);
-                let Some((_, channel, _)) = tag else { return Ok(()) };
-                self.checker.block_taken(*channel, peer, from, claim.number);
+                let Some(channel) = self.hosts[peer].channel_of(from, &claim.tag) else { return Ok(()) };
+                self.checker.block_taken(channel, peer, from, claim.number);
+                self.score_body(peer, from, channel, claim.number, header.len() + size);
                 let missed = claim.kind() == BulkKind::Reply;
                 if self.truth.is_honest(peer) {
-                    self.measurements.arrived(peer, *channel, claim.number, missed);
+                    self.measurements.arrived(peer, channel, claim.number, missed);
                 }
-                self.feed(peer, Cause::Peer(from), Input::Bulk { peer: sender, header, body })
+                let cause = Cause::Peer { from, on_request: missed };
+                self.feed(peer, cause, Input::Bulk { peer: sender, header, body })
             }
         }
     }
@@ -64,7 +89,9 @@ impl Simulation {
         }
         self.measurements.trace(self.now, other, peer, Kind::Broken as u8, 0);
         let gone = self.truth.peers[other].credential.pki_id;
-        self.hosts[peer].tags.retain(|(of, ..)| *of != other);
+        self.hosts[peer].forget_tags(other);
+        // What had not left yet never will.
+        self.wire.drop_waiting(peer, other);
         self.feed(peer, Cause::Other, Input::Disconnected { peer: gone })
     }
 
@@ -73,7 +100,7 @@ impl Simulation {
         let wait = if self.network.is_cut(peer, other) {
             self.scenario.settings.broken_after
         } else {
-            self.links.latency(peer, other)
+            self.wire.latency().one_way(peer, other)
         };
         self.later(wait, other, HostEvent::Broken { connection: id });
     }
@@ -86,7 +113,7 @@ impl Simulation {
                 HostEvent::DialFailed { endpoint },
             );
         };
-        let round_trip = self.links.latency(dialer, listener) + self.links.latency(listener, dialer);
+        let round_trip = self.wire.latency().round_trip(dialer, listener);
         if !self.network.can_talk(dialer, listener) {
             return self.later(
                 self.scenario.settings.dial_timeout,
