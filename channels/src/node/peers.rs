@@ -328,6 +328,14 @@ impl Node {
         }
     }
 
+    /// Takes a member out of the dissemination of a channel while its link stays, as if membership had not told of it
+    /// yet: what disagreeing views come to. For simulations; the next link of the channel to the member brings it back.
+    pub fn forget_in_dissemination(&mut self, now: Time, id: &ChannelId, peer: PkiId) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.dissemination.handle_peer_gone(now, peer);
+        }
+    }
+
     fn unlink(&mut self, now: Time, peer: PkiId, id: &ChannelId) {
         self.outputs.push_back(Output::LinkClosed { peer, channel: id.clone() });
         if let Some(channel) = self.channels.get_mut(id) {

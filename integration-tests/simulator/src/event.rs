@@ -25,7 +25,15 @@ pub(crate) type SessionId = u64;
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
     Control(Bytes),
-    Bulk { header: Bytes, body: Bytes, size: usize },
+    Bulk {
+        header: Bytes,
+        body: Bytes,
+        size: usize,
+    },
+    /// The first byte of a bulk message, or a sign that the rest goes on.
+    Started {
+        header: Bytes,
+    },
 }
 
 impl Message {
@@ -34,12 +42,13 @@ impl Message {
         match self {
             Self::Control(frame) => frame.len(),
             Self::Bulk { header, size, .. } => header.len() + size,
+            Self::Started { .. } => 0,
         }
     }
 
     /// Control and bulk are two streams: each is in order, not both together.
     pub(crate) fn class(&self) -> Class {
-        if matches!(self, Self::Bulk { .. }) { Class::Bulk } else { Class::Control }
+        if matches!(self, Self::Control(_)) { Class::Control } else { Class::Bulk }
     }
 }
 

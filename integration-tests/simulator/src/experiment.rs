@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use grapevine_channels::dissemination::DisseminationMode;
 use grapevine_channels::time::Time;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IteratorRandom;
@@ -229,6 +230,12 @@ impl Experiment {
         scenario.block_interval = self.interval;
         scenario.first_block = Time::from_millis(1_000);
         let settings = &mut scenario.settings;
+        if self.protocol == Protocol::Classic {
+            settings.dissemination.mode = DisseminationMode::Classic;
+            settings.dissemination.propagate_peer_num = 3;
+            settings.dissemination.pull_interval = Duration::from_secs(4);
+            settings.dissemination.pull_peer_num = 3;
+        }
         settings.alive_interval = NEVER;
         settings.alive_expiration = NEVER;
         settings.reconnect_interval = NEVER;

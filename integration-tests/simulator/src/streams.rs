@@ -17,14 +17,21 @@ impl Simulation {
     pub(crate) fn send(&mut self, from: Site, to: Site, id: ConnectionId, message: Message) {
         let Some(message) = self.network.hold_back(id, from, message) else { return };
         let (class, size, boot) = (message.class(), message.size(), self.hosts[to].boot);
-        self.wire.send(self.now, from, to, class, size, Packet::Peer { connection: id, boot, message });
+        let packet = |message| Packet::Peer { connection: id, boot, message };
+        if let Message::Bulk { header, .. } = &message {
+            let head = packet(Message::Started { header: header.clone() });
+            self.wire.send_bulk(self.now, from, to, size, head, packet(message));
+        } else {
+            self.wire.send(self.now, from, to, class, size, packet(message));
+        }
     }
 
     /// Something came out of the wire.
     pub(crate) fn delivered(&mut self, delivery: Delivery<Packet>) -> Check {
         let (from, to, packet, is_reset) = match delivery {
-            Delivery::Head { .. } => return Ok(()),
-            Delivery::Message { from, to, payload } => (from, to, payload, false),
+            Delivery::Message { from, to, payload } | Delivery::Head { from, to, payload } => {
+                (from, to, payload, false)
+            }
             Delivery::Reset { from, to, payload } => (from, to, payload, true),
         };
         let (boot, event) = match packet {
@@ -61,6 +68,10 @@ impl Simulation {
                 self.score_control(peer, frame.len());
                 let cause = Cause::Peer { from, on_request: false };
                 self.feed(peer, cause, Input::Control { peer: sender, frame })
+            }
+            Message::Started { header } => {
+                let cause = Cause::Peer { from, on_request: false };
+                self.feed(peer, cause, Input::BulkStarted { peer: sender, header })
             }
             Message::Bulk { header, body, size } => {
                 self.measurements.block_bytes_received += (header.len() + size) as u64;

@@ -24,14 +24,16 @@ impl Simulation {
         for peer in &peers {
             self.boot(*peer)?;
         }
-        let mut said = Vec::new();
+        let (mut said, mut unknown) = (Vec::new(), Vec::new());
+        let views_off = self.scenario.views_off.clamp(0.0, 1.0);
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ VIEWS_STREAM);
         for (place, dialer) in peers.iter().enumerate() {
             for listener in &peers[place + 1..] {
-                let known = [(); 2].map(|()| !rng.random_bool(self.scenario.views_off.clamp(0.0, 1.0)));
-                if known != [true; 2] || !self.may_know(*dialer, *listener) {
+                if !self.may_know(*dialer, *listener) {
                     continue;
                 }
+                let pairs = [(*dialer, *listener), (*listener, *dialer)];
+                unknown.extend(pairs.into_iter().filter(|_| rng.random_bool(views_off)));
                 let session = self.network.connect(*dialer, *listener, self.seed, &self.truth);
                 let endpoint = Some(self.endpoint_for(*dialer, *listener));
                 for (site, other, endpoint) in [(*dialer, *listener, endpoint), (*listener, *dialer, None)] {
@@ -47,7 +49,21 @@ impl Simulation {
             }
             self.carry_out_quietly(to)?;
         }
+        for (viewer, member) in unknown {
+            self.forget(viewer, member);
+        }
         peers.into_iter().try_for_each(|peer| self.carry_out(peer, Cause::Other))
+    }
+
+    /// One peer's membership has never heard of another, though they are connected: it sends it nothing of its own accord.
+    fn forget(&mut self, viewer: Site, member: Site) {
+        let member = self.truth.peers[member].credential.pki_id;
+        let now = self.hosts[viewer].local(self.now);
+        let Some(node) = &mut self.hosts[viewer].node else { return };
+        let channels: Vec<_> = node.channels().cloned().collect();
+        for channel in channels {
+            node.forget_in_dissemination(now, &channel, member);
+        }
     }
 
     /// Whether two peers would find each other.
@@ -82,6 +98,8 @@ impl Simulation {
         let now = self.hosts[site].local(self.now);
         let Some(node) = &mut self.hosts[site].node else { return };
         node.handle(now, Input::Connected { peer, organization, session, endpoint });
+        let round_trip = self.wire.latency().round_trip(site, other);
+        node.handle(now, Input::RoundTrip { peer, round_trip });
         while let Some(output) = node.poll_output() {
             if let Output::SendControl { peer: to, frame } = output
                 && to == peer
