@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use grapevine_channels::block::AuthenticBlock;
 use grapevine_channels::node::{Input, OrdererAnswer, Ticket};
-use grapevine_channels::time::Time;
 use rand::RngExt;
 
 use crate::checker::Check;
