@@ -207,7 +207,7 @@ pub struct ChannelFrame {
     #[prost(bytes = "vec", tag = "1")]
     pub tag: Vec<u8>,
     /// What it says.
-    #[prost(oneof = "ChannelBody", tags = "2, 3, 4, 5, 6, 7, 8, 9, 14, 15")]
+    #[prost(oneof = "ChannelBody", tags = "2, 3, 4, 5, 6, 7, 8, 9, 14, 15, 16")]
     pub body: Option<ChannelBody>,
 }
 
@@ -244,6 +244,9 @@ pub enum ChannelBody {
     /// The answer to a [`HeadersRequest`].
     #[prost(message, tag = "15")]
     Headers(Headers),
+    /// Asks for the recent blocks of the receiver, in the mode that pulls; own organisation only.
+    #[prost(message, tag = "16")]
+    Hello(Hello),
 }
 
 /// A claim about the sender's ledger. A hint: nothing is believed for it but that asking may help.
@@ -399,6 +402,10 @@ pub enum OrdererContact {
     /// One answers it.
     Reached = 2,
 }
+
+/// Asks for a digest; see [`crate::dissemination::classic`].
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Hello {}
 
 /// The recent blocks the sender holds, committed or not.
 #[derive(Clone, PartialEq, Eq, Message)]

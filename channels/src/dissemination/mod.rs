@@ -3,7 +3,7 @@
 //! | [`DisseminationMode`] | how a new block travels | where |
 //! |---|---|---|
 //! | `Grapevine` | the leader's delivery plan, announcements, requests from the promised arrival on | [`grapevine`](self) |
-//! | `Classic` | Fabric's gossip: push to a few random members, periodic pull | |
+//! | `Classic` | Fabric's gossip: push to a few random members, periodic pull | [`classic`] |
 //! | `Direct` | not at all: every peer pulls from the orderer | |
 //!
 //! # Contract
@@ -17,6 +17,7 @@
 //! Dissemination pursues recent blocks that somebody told it of. What it is pursuing ([`Dissemination::is_pursuing`])
 //! [`crate::reconciliation`] leaves alone; what it gives up, and what nobody told it of, is reconciliation's.
 
+pub mod classic;
 mod known;
 mod push_and_digest;
 
@@ -29,6 +30,7 @@ use rand::rngs::ChaCha8Rng;
 use crate::chain::Chain;
 use crate::time::Time;
 use crate::wire::{BulkHeader, ChannelBody, Delegation};
+use classic::Classic;
 use push_and_digest::PushAndDigest;
 
 /// How new blocks travel in a channel (`peer.gossip.dissemination`).
@@ -136,8 +138,8 @@ pub struct Dissemination {
 
 #[derive(Debug)]
 enum Machine {
-    Grapevine(PushAndDigest),
-    Classic(PushAndDigest),
+    Grapevine(Box<PushAndDigest>),
+    Classic(Box<Classic>),
     Direct,
 }
 
@@ -145,8 +147,10 @@ impl Dissemination {
     /// A channel joined at `now`.
     pub fn new(config: DisseminationConfig, now: Time, rng: ChaCha8Rng) -> Self {
         let machine = match config.mode {
-            DisseminationMode::Grapevine => Machine::Grapevine(PushAndDigest::new(config, now, rng)),
-            DisseminationMode::Classic => Machine::Classic(PushAndDigest::new(config, now, rng)),
+            DisseminationMode::Grapevine => {
+                Machine::Grapevine(Box::new(PushAndDigest::new(config, now, rng)))
+            }
+            DisseminationMode::Classic => Machine::Classic(Box::new(Classic::new(config, now, rng))),
             DisseminationMode::Direct => Machine::Direct,
         };
         Self { machine, outputs: VecDeque::new(), counters: DisseminationCounters::default() }
@@ -155,7 +159,8 @@ impl Dissemination {
     /// An own-organisation member of the channel is connected.
     pub fn handle_peer(&mut self, _now: Time, peer: PkiId) {
         match &mut self.machine {
-            Machine::Grapevine(machine) | Machine::Classic(machine) => machine.handle_peer(peer),
+            Machine::Grapevine(machine) => machine.handle_peer(peer),
+            Machine::Classic(machine) => machine.handle_peer(peer),
             Machine::Direct => {}
         }
     }
@@ -163,7 +168,8 @@ impl Dissemination {
     /// It no longer is.
     pub fn handle_peer_gone(&mut self, _now: Time, peer: PkiId) {
         match &mut self.machine {
-            Machine::Grapevine(machine) | Machine::Classic(machine) => machine.handle_peer_gone(peer),
+            Machine::Grapevine(machine) => machine.handle_peer_gone(peer),
+            Machine::Classic(machine) => machine.handle_peer_gone(peer),
             Machine::Direct => {}
         }
     }
@@ -177,8 +183,8 @@ impl Dissemination {
     /// A peer says its ledger has `height` blocks.
     pub fn handle_height(&mut self, peer: PkiId, height: u64) {
         match &mut self.machine {
-            Machine::Grapevine(machine) | Machine::Classic(machine) => machine.handle_height(peer, height),
-            Machine::Direct => {}
+            Machine::Grapevine(machine) => machine.handle_height(peer, height),
+            Machine::Classic(_) | Machine::Direct => {}
         }
     }
 
@@ -188,31 +194,40 @@ impl Dissemination {
     /// A body has arrived from a peer. Nothing of it is verified.
     pub fn handle_bulk(&mut self, _now: Time, peer: PkiId, header: &BulkHeader) {
         match &mut self.machine {
-            Machine::Grapevine(machine) | Machine::Classic(machine) => {
-                machine.note_held(peer, header.number);
-            }
-            Machine::Direct => {}
+            Machine::Grapevine(machine) => machine.note_held(peer, header.number),
+            Machine::Classic(_) | Machine::Direct => {}
         }
     }
 
     /// An authentic block that is new here.
-    pub fn handle_block(&mut self, _now: Time, block: &NewBlock, _chain: &Chain) {
+    pub fn handle_block(&mut self, now: Time, block: &NewBlock, _chain: &Chain) {
         match &mut self.machine {
-            Machine::Grapevine(machine) | Machine::Classic(machine) => {
-                machine.handle_block(block, &mut self.outputs);
+            Machine::Grapevine(machine) => machine.handle_block(block, &mut self.outputs),
+            Machine::Classic(machine) => {
+                machine.handle_block(now, block, &mut self.outputs, &mut self.counters);
             }
             Machine::Direct => {}
         }
     }
 
     /// A frame of dissemination from an own-organisation member of the channel.
-    pub fn handle_frame(&mut self, _now: Time, _peer: PkiId, _frame: &ChannelBody, _chain: &Chain) {}
+    pub fn handle_frame(&mut self, _now: Time, peer: PkiId, frame: &ChannelBody, chain: &Chain) {
+        if let Machine::Classic(machine) = &mut self.machine {
+            machine.handle_frame(peer, frame, chain, &mut self.outputs);
+        }
+    }
+
+    /// Whether digests are this machine's, and not reconciliation's.
+    pub fn takes_digests(&self) -> bool {
+        matches!(self.machine, Machine::Classic(_))
+    }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, chain: &Chain) {
         match &mut self.machine {
-            Machine::Grapevine(machine) | Machine::Classic(machine) => {
-                machine.handle_timeout(now, chain, &mut self.outputs);
+            Machine::Grapevine(machine) => machine.handle_timeout(now, chain, &mut self.outputs),
+            Machine::Classic(machine) => {
+                machine.handle_timeout(now, chain, &mut self.outputs, &mut self.counters);
             }
             Machine::Direct => {}
         }
@@ -221,7 +236,8 @@ impl Dissemination {
     /// When [`Dissemination::handle_timeout`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
         match &self.machine {
-            Machine::Grapevine(machine) | Machine::Classic(machine) => Some(machine.next_deadline()),
+            Machine::Grapevine(machine) => Some(machine.next_deadline()),
+            Machine::Classic(machine) => machine.next_deadline(),
             Machine::Direct => None,
         }
     }

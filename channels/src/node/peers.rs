@@ -258,11 +258,19 @@ impl Node {
                 let counted = channel.counted(message.height, &message.tip_hash);
                 channel.election.handle_message(now, peer, &message, counted);
             }
-            Some(body @ (ChannelBody::Announcement(_) | ChannelBody::Holding(_) | ChannelBody::Late(_)))
-                if own_organization =>
-            {
+            Some(
+                body @ (ChannelBody::Announcement(_)
+                | ChannelBody::Holding(_)
+                | ChannelBody::Late(_)
+                | ChannelBody::Hello(_)),
+            ) if own_organization => {
                 channel.dissemination.handle_frame(now, peer, &body, &channel.chain);
                 self.drain_dissemination(&id);
+            }
+            Some(body @ ChannelBody::Digest(_))
+                if own_organization && channel.dissemination.takes_digests() =>
+            {
+                channel.dissemination.handle_frame(now, peer, &body, &channel.chain);
             }
             Some(ChannelBody::Digest(digest)) if own_organization => {
                 channel.reconciliation.handle_digest(now, peer, &digest.ranges, &channel.chain);

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use grapevine_channels::block::AuthenticBlock;
 use grapevine_channels::chain::{COMMITS_IN_FLIGHT_MAX, Held};
+use grapevine_channels::dissemination::{DisseminationConfig, DisseminationMode};
 use grapevine_channels::isolation::TAG_SIZE;
 use grapevine_channels::node::VERIFYING_PER_PEER_MAX;
 use grapevine_channels::time::Time;
@@ -64,11 +65,17 @@ struct Memory {
 pub(crate) struct Checker {
     memories: Vec<Memory>,
     fanout: usize,
+    /// In Fabric's mode a peer may get back what it, too, sent: only the first sender is spared.
+    spares_all_senders: bool,
 }
 
 impl Checker {
-    pub(crate) fn new(peers: usize, fanout: usize) -> Self {
-        Self { memories: (0..peers).map(|_| Memory::default()).collect(), fanout }
+    pub(crate) fn new(peers: usize, dissemination: &DisseminationConfig) -> Self {
+        Self {
+            memories: (0..peers).map(|_| Memory::default()).collect(),
+            fanout: dissemination.propagate_peer_num,
+            spares_all_senders: dissemination.mode != DisseminationMode::Classic,
+        }
     }
 
     /// A peer starts, or starts again with the ledgers it has.
@@ -129,6 +136,7 @@ impl Checker {
                     Some(
                         ChannelBody::Leadership(_)
                             | ChannelBody::Digest(_)
+                            | ChannelBody::Hello(_)
                             | ChannelBody::Announcement(_)
                             | ChannelBody::Holding(_)
                             | ChannelBody::Late(_)
@@ -203,7 +211,7 @@ impl Checker {
         if !truth.same_organization(from, to) {
             return Err(says("pushed out of the organisation"));
         }
-        if memory.received.contains(&(channel, header.number, to)) {
+        if self.spares_all_senders && memory.received.contains(&(channel, header.number, to)) {
             return Err(says(&format!("{} pushed back to who sent it", header.number)));
         }
         let targets = memory.pushed.entry((channel, header.number)).or_default();

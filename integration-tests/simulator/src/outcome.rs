@@ -227,7 +227,7 @@ impl fmt::Display for Outcome {
             ("  first block", worst(self.last_over_limit_first, self.last_over_limit_first_worst)),
             (
                 "  after three blocks",
-                learned.map_or("–".into(), |(mean, worst_placement)| worst(mean, worst_placement)),
+                learned.map_or_else(|| "–".into(), |(mean, worst_placement)| worst(mean, worst_placement)),
             ),
             ("time to last", format!("{:.2} ms", self.last_ms_mean)),
             (

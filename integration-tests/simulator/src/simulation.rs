@@ -122,7 +122,7 @@ impl Simulation {
         Ok(Self {
             hosts: hosts.collect(),
             orderer: Orderer::new(&truth),
-            checker: Checker::new(peers, scenario.settings.dissemination.propagate_peer_num),
+            checker: Checker::new(peers, &scenario.settings.dissemination),
             last_fault: scenario
                 .faults
                 .iter()

@@ -113,11 +113,10 @@ impl<P: Clone> Uplink<P> {
         let mut taken = Vec::new();
         let mut kept = VecDeque::new();
         for (place, mut transfer) in std::mem::take(transfers).into_iter().enumerate() {
-            if !transfer.payload.as_ref().is_some_and(&fits) {
+            let has_begun = place == 0 && serving;
+            if !transfer.payload.as_ref().is_some_and(&fits) || (has_begun && !begun) {
                 kept.push_back(transfer);
-            } else if place == 0 && serving && !begun {
-                kept.push_back(transfer);
-            } else if place == 0 && serving {
+            } else if has_begun {
                 taken.extend(transfer.payload.take());
                 kept.push_back(transfer);
             } else {
