@@ -9,7 +9,7 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: test-durability chaos model test-exhaustive build demo test lint bench-verify deps
+.PHONY: sim-misses sim-table test-durability chaos model test-exhaustive build demo test lint bench-verify deps
 
 build: deps
 	cargo build --release --locked --workspace
@@ -25,6 +25,24 @@ test: deps
 SEEDS ?= 1..20000
 chaos:
 	cargo run --release --locked -p grapevine-simulator -- chaos --seeds $(SEEDS)
+
+SIMULATOR = cargo run --release --locked -p grapevine-simulator -- run --no-misses --threads 2
+# Blocks that dissemination does not bring to every peer: none may be. Hours at the full numbers; fewer with MISSES=, MISSES_1000=.
+MISSES ?= 100000
+MISSES_1000 ?= 2000
+sim-misses:
+	$(SIMULATOR) --peers 100 --interval-ms 200 --placements 100 --blocks $$(( $(MISSES) / 100 ))
+	$(SIMULATOR) --peers 100 --interval-ms 200 --placements 100 --blocks $$(( $(MISSES) / 100 )) --silent 0.2 --views-off 0.05
+	$(SIMULATOR) --peers 1000 --interval-ms 1000 --placements 2 --blocks $$(( $(MISSES_1000) / 2 ))
+
+# Time to the last peer ÷ limit, copies and misses by size, distance and silent peers. `make sim-table PEERS="5 20"` for some sizes.
+PEERS ?= 5 20 100
+PROTOCOL ?= grapevine
+sim-table:
+	for peers in $(PEERS); do for links in lan wan; do for silent in 0 0.2; do \
+	  cargo run --release --locked -q -p grapevine-simulator -- run --protocol $(PROTOCOL) --threads 2 --blocks 8 \
+	    --peers $$peers --links $$links --silent $$silent || exit 1; echo; \
+	done; done; done
 
 # Every bit of every small block of Fabric's own chains; minutes.
 test-exhaustive:

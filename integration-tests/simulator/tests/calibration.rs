@@ -27,7 +27,7 @@ fn classic(peers: usize, distance: Distance) -> Experiment {
 /// The slowest of 100 peers is 4.4 s behind, and each gets 2.9 copies: the pull's period, and its misses by push.
 #[test]
 fn classic_is_as_slow_and_wasteful_as_computed() {
-    let outcome = run(&classic(100, Distance::Wan));
+    let outcome = run(&Experiment { blocks: 5, placements: 2, ..classic(100, Distance::Wan) });
     assert!((3_900.0..4_900.0).contains(&outcome.last_ms_mean), "{outcome}");
     assert!((2.75..3.05).contains(&outcome.copies), "{outcome}");
     assert_eq!(outcome.missed, 0, "{outcome}");
