@@ -39,7 +39,7 @@ pub enum Protocol {
     Grapevine,
     /// Fabric's gossip: real nodes in their mode of that name.
     Classic,
-    /// Everybody gets every block from its source; see [`crate::models`].
+    /// Everybody gets every block from its source; the models say how.
     Star,
     /// libp2p's gossipsub.
     Gossipsub,
@@ -240,6 +240,8 @@ impl Experiment {
         settings.alive_expiration = NEVER;
         settings.reconnect_interval = NEVER;
         settings.reconciliation.enabled = false;
+        // Fabric's; heights matter here only to tell who is far behind.
+        settings.publish_state_info_interval = Duration::from_secs(4);
         scenario
     }
 

@@ -7,10 +7,14 @@
 //! each node with the same rules and bounds.
 //!
 //! # What is modelled
-//! Connections are streams: frames arrive in order or not at all. [`Links`] says how long one takes. A direction that is
+//! Connections are streams: frames arrive in order or not at all. [`links`] say how long one takes. A direction that is
 //! cut holds frames back; healed in time they arrive late, after `broken_after` the connection breaks at both ends. A
 //! crash loses everything but the ledger and the incarnation; a paused peer gets all it missed at once when it
 //! resumes. Verification and disk take time. Blocks have no bodies, only sizes, so large blocks cost no memory.
+//!
+//! # What is measured
+//! An [`Experiment`] runs one protocol over many placements and gives times to the last peer ÷ what is possible, copies and misses; the
+//! baselines that are not modes of the node are models over the same links.
 //!
 //! # What is checked
 //! The [`checker`](Violation) knows the truth and trusts no machine: see `checker.rs` for the list. Small checks run at every event,

@@ -12,7 +12,7 @@
 //!   the connection instead.
 //!
 //! Nothing here knows what is sent: [`Wire`] is generic over it, and one wire serves nodes and protocol models alike.
-//! Cuts, crashes and connections are [`crate::network`]'s.
+//! Cuts, crashes and connections are the network's.
 //!
 //! # Contract
 //! [`Wire::send`] at the present time; [`Wire::step`] when [`Wire::next`] has come. The same calls give the same deliveries.
