@@ -22,7 +22,7 @@
 //! | reconnectInterval | 25s | 1s | a restarted peer should be back at once; one dial a second to a dead one is nothing |
 //! | election.startupGracePeriod | 15s | 2s | longest wait for a stable view before the first election |
 //! | election.membershipSampleInterval | 1s | 200ms | |
-//! | election.leaderAliveThreshold | 10s | 1500ms | the lease: silence before the others elect again; five declarations fit in |
+//! | election.leaderAliveThreshold | 10s | 1200ms | the lease: silence before the others elect again; five declarations fit in |
 //! | election.leaderElectionDuration | 5s | 300ms | some round trips of a slow network |
 //! | state.enabled | false | true | without it a gap stays until the orderer is asked |
 //! | state.checkInterval | 10s | 500ms | heights travel anyway; comparing them is free |
@@ -188,7 +188,7 @@ impl Default for GossipConfig {
             election: ElectionConfig {
                 startup_grace_period: Period::seconds(2),
                 membership_sample_interval: Period::milliseconds(200),
-                leader_alive_threshold: Period::milliseconds(1500),
+                leader_alive_threshold: Period::milliseconds(1200),
                 leader_election_duration: Period::milliseconds(300),
             },
             state: StateConfig {

@@ -150,7 +150,12 @@ impl Election {
             Stance::Candidate { .. } if self.may_lead(&from) && self.is_better(now, from) => {
                 self.defer(now, from)
             }
-            Stance::Candidate { .. } => self.send(now, from, LeadershipKind::Proposal),
+            Stance::Candidate { .. } => {
+                // Once: two that both think themselves better would answer each other without end.
+                if self.answered.insert(from) {
+                    self.send(now, from, LeadershipKind::Proposal);
+                }
+            }
             Stance::Settling { .. } | Stance::Leaderless { .. } => {
                 if self.is_better(now, from) {
                     if self.may_lead(&from) {

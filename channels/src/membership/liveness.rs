@@ -29,7 +29,8 @@ impl Membership {
         while let Some(finding) = self.detector.poll() {
             self.take_finding(now, finding);
         }
-        self.promised = self.next_deadline();
+        // What is overdue already is no reason to think at the next event that this peer stood still again.
+        self.promised = self.next_deadline().map(|at| at.max(now));
     }
 
     fn take_finding(&mut self, now: Time, finding: Finding) {

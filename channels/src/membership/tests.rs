@@ -608,6 +608,19 @@ fn who_stood_still_judges_nobody_and_tells_everybody_that_it_is_back() {
     let outputs = one.tick(woke);
     assert!(outputs.iter().any(|output| matches!(output, MembershipOutput::SendAlive { .. })));
     assert_eq!(one.state(&other), Some(MemberState::Alive));
+    // What waited in the queues meanwhile is no reason to tell it again.
+    let mut late = Host::new("Org1MSP", "peer0");
+    let other_one = introduce(&mut late, Host::new("Org1MSP", "peer1"));
+    let announced: usize = (0..50)
+        .map(|_| {
+            late.machine.handle_frame(woke, other_one.id(), &late.authority);
+            late.outputs()
+                .iter()
+                .filter(|output| matches!(output, MembershipOutput::SendAlive { .. }))
+                .count()
+        })
+        .sum();
+    assert_eq!(announced, 1);
     let suspect = MembershipOutput::Suspect(other.id());
     let (when, _) = one.run_until(woke, at(30_000), |output| *output == suspect);
     assert!(when >= woke + Duration::from_secs(2), "{when}");

@@ -14,6 +14,7 @@ use crate::checker::Check;
 use crate::event::{HostEvent, Message};
 use crate::forger;
 use crate::simulation::{Cause, Simulation, cost_of};
+use crate::trials::HEALTHY_AFTER;
 use crate::truth::{ChannelIndex, Site};
 
 impl Simulation {
@@ -120,6 +121,10 @@ impl Simulation {
                 self.measurements.leader_changes += 1;
                 Ok(())
             }
+            NodeEvent::MemberDead(subject) => {
+                self.note_death(&subject);
+                Ok(())
+            }
             NodeEvent::Fork { number, .. } if self.truth.is_honest(peer) => {
                 Err(format!("{} reports a fork at block {number}", self.truth.name(peer)))
             }
@@ -131,6 +136,16 @@ impl Simulation {
                 Err(format!("{} rejects a block of the orderer: {reason}", self.truth.name(peer)))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Somebody holds a peer for dead.
+    fn note_death(&mut self, subject: &PkiId) {
+        let Some(subject) = self.truth.site(subject) else { return };
+        let host = &self.hosts[subject];
+        let calm_since = host.resumed_at.max(host.booted_at);
+        if host.is_running() && self.now.since(calm_since) >= HEALTHY_AFTER {
+            self.measurements.healthy_declared_dead += 1;
         }
     }
 

@@ -223,7 +223,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn target(&self, target: Target) -> Option<Site> {
+    pub(crate) fn target(&self, target: Target) -> Option<Site> {
         match target {
             Target::Peer(peer) => Some(peer),
             Target::Leader { organization, channel } => {
@@ -253,6 +253,9 @@ impl Simulation {
 
     fn resume(&mut self, peer: Site) -> Check {
         let host = &mut self.hosts[peer];
+        if host.paused {
+            host.resumed_at = self.now;
+        }
         host.paused = false;
         for event in std::mem::take(&mut host.inbox) {
             self.host_event(peer, event)?;

@@ -46,6 +46,8 @@ pub(crate) struct Host {
     /// `None`: down.
     pub(crate) node: Option<Node>,
     pub(crate) paused: bool,
+    /// When it went on after standing still last.
+    pub(crate) resumed_at: Time,
     /// What waits for a paused process.
     pub(crate) inbox: VecDeque<HostEvent>,
     pub(crate) timer_generation: u64,
@@ -81,6 +83,7 @@ impl Host {
             booted_at: Time::ZERO,
             node: None,
             paused: false,
+            resumed_at: Time::ZERO,
             inbox: VecDeque::new(),
             timer_generation: 0,
             timer_at: None,

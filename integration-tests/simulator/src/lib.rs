@@ -44,6 +44,7 @@ mod scoreboard;
 mod settled;
 mod simulation;
 mod streams;
+pub mod trials;
 mod truth;
 mod warm;
 

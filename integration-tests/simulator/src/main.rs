@@ -1,5 +1,6 @@
 //! `grapevine-simulator`: runs of the simulator from the command line.
 
+mod questions;
 mod run;
 
 use std::ops::RangeInclusive;
@@ -8,6 +9,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use grapevine_simulator::{Simulation, chaos};
+use questions::{Question, trials};
 use run::Run;
 
 /// Simulates networks of Grapevine peers: same seed, same run.
@@ -22,6 +24,18 @@ struct Arguments {
 enum Command {
     /// Measures a protocol over many placements: time to the last peer, copies, misses.
     Run(Box<Run>),
+    /// Membership and leadership over wide-area links: one figure for each question and seed, summed up.
+    Trials {
+        /// Seeds, as first..last, both run.
+        #[arg(long, value_parser = seeds)]
+        seeds: RangeInclusive<u64>,
+        /// Peers.
+        #[arg(long, default_value_t = 100)]
+        peers: usize,
+        /// The questions, all if none is named.
+        #[arg(value_enum)]
+        questions: Vec<Question>,
+    },
     /// Random faults, one network for each seed; stops at the first violation.
     Chaos {
         /// Seeds, as first..last, both run.
@@ -33,6 +47,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(options) => options.run(),
+        Command::Trials { seeds, peers, questions } => trials(&seeds, peers, &questions),
         Command::Chaos { seeds } => chaos_runs(seeds),
     }
 }

@@ -95,6 +95,8 @@ pub(crate) struct Measurements {
     missed: u64,
     pub(crate) leader_changes: u64,
     pub(crate) penalties: u64,
+    /// Peers declared dead by somebody though they were healthy.
+    pub(crate) healthy_declared_dead: u64,
 }
 
 /// Latency figures, in milliseconds.

@@ -102,7 +102,7 @@ impl Default for Settings {
                 org_leader: false,
                 startup_grace_period: ms(2_000),
                 membership_sample_interval: ms(200),
-                leader_alive_threshold: ms(1_500),
+                leader_alive_threshold: ms(1_200),
                 leader_election_duration: ms(300),
             },
             dissemination: DisseminationConfig {
