@@ -357,7 +357,8 @@ pub struct Leadership {
     /// How long the sender has been in the channel: the binary logarithm of the seconds, rounded down, plus one.
     #[prost(uint32, tag = "5")]
     pub tenure: u32,
-    /// PKI-ID: of a notice the leader, of a resignation the successor, of a declaration who is deposed; empty: nobody.
+    /// PKI-ID: of a notice the leader, of a resignation the successor, of a declaration who is deposed, of a proposal whom
+    /// it answers; empty: nobody.
     #[prost(bytes = "vec", tag = "6")]
     pub about: Vec<u8>,
     /// Header hash of the sender's highest block: a height counts only where it does not contradict the receiver's.

@@ -144,8 +144,6 @@ pub struct Election {
     passed_over: BTreeSet<PkiId>,
     /// Leaders not to follow, and until when.
     deposed: BTreeMap<PkiId, Time>,
-    /// Candidates that were answered with a proposal since this peer made its own.
-    answered: BTreeSet<PkiId>,
     /// Members that want to know when the leader is heard next.
     doubters: BTreeSet<PkiId>,
     /// When the leader was asked last to declare itself.
@@ -183,7 +181,6 @@ impl Election {
             contact: OwnContact { state: OrdererContact::Unknown, at: now, round_trip: None },
             passed_over: BTreeSet::new(),
             deposed: BTreeMap::new(),
-            answered: BTreeSet::new(),
             doubters: BTreeSet::new(),
             queried: None,
             cause: (Reason::Elected, None),

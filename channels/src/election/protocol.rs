@@ -14,7 +14,10 @@ impl Election {
         let counter = message.counter;
         match message.kind() {
             LeadershipKind::Declaration => self.on_declaration(now, from, message, counted),
-            LeadershipKind::Proposal => self.on_proposal(now, from, counter),
+            LeadershipKind::Proposal => {
+                let is_answer = about(message) == Some(self.own);
+                self.on_proposal(now, from, counter, is_answer);
+            }
             LeadershipKind::Resignation => self.on_resignation(now, from, counter, about(message)),
             LeadershipKind::Notice => {
                 if let Some(leader) = about(message) {
@@ -131,7 +134,7 @@ impl Election {
         self.outputs.push_back(ElectionOutput::Send { peer, message });
     }
 
-    fn on_proposal(&mut self, now: Time, from: PkiId, counter: u64) {
+    fn on_proposal(&mut self, now: Time, from: PkiId, counter: u64, is_answer: bool) {
         match self.stance {
             Stance::Leading { account, .. } => {
                 let lost = match self.contact.state {
@@ -151,9 +154,11 @@ impl Election {
                 self.defer(now, from)
             }
             Stance::Candidate { .. } => {
-                // Once: two that both think themselves better would answer each other without end.
-                if self.answered.insert(from) {
-                    self.send(now, from, LeadershipKind::Proposal);
+                // An answer is not answered: two that both think themselves better would go on without end.
+                if !is_answer {
+                    let proposal = self.message(now, LeadershipKind::Proposal);
+                    let message = Leadership { about: from.0.0.to_vec(), ..proposal };
+                    self.outputs.push_back(ElectionOutput::Send { peer: from, message });
                 }
             }
             Stance::Settling { .. } | Stance::Leaderless { .. } => {

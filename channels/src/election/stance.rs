@@ -87,7 +87,6 @@ impl Election {
         let wait =
             if self.members.is_empty() { Duration::ZERO } else { self.config.leader_election_duration };
         self.stance = Stance::Candidate { counter, decides: now + wait };
-        self.answered.clear();
         self.send_all(now, LeadershipKind::Proposal);
         if wait > Duration::ZERO && self.own_contact(now) == OrdererContact::Unknown {
             self.outputs.push_back(ElectionOutput::ProbeOrderer);
