@@ -13,7 +13,8 @@ use rand::{RngExt, SeedableRng};
 
 use crate::checker::Violation;
 use crate::fault::{Fault, Target};
-use crate::scenario::{Distance, Scenario};
+use crate::links::Distance;
+use crate::scenario::Scenario;
 use crate::simulation::Simulation;
 use crate::truth::Site;
 
