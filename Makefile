@@ -48,6 +48,10 @@ sim-table:
 test-exhaustive:
 	GRAPEVINE_EXHAUSTIVE=1 cargo test --release --locked -p grapevine-channels --test data_model chain_flips
 
+# Membership and leadership over wide-area links, two hundred networks for each question.
+trials:
+	cargo run --release --locked -p grapevine-simulator -- trials --seeds 1..200
+
 # Every run of small elections with more losses than `make test` explores; minutes and gigabytes each.
 LOSSES ?= 3
 model:
