@@ -4,12 +4,13 @@
 #   make build              the binaries alone
 #   make test               every test, the demo among them
 #   make lint               formatting, clippy, documentation
+#   make bench              how fast blocks spread over real processes, compared; PEERS=20 BYTES="160000 10000 1000000"
 #   make bench-verify       what verifying a block costs beside its hash and one signature check
 
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: sim-misses sim-table test-durability chaos model test-exhaustive build demo test lint bench-verify deps
+.PHONY: bench sim-misses sim-table test-durability chaos model test-exhaustive build demo test lint bench-verify deps
 
 build: deps
 	cargo build --release --locked --workspace
@@ -65,6 +66,20 @@ lint: deps
 	cargo fmt --check
 	cargo clippy --release --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --locked
+
+# A table, a JSON file and a plot for each block size, in BENCH_DIR.
+PEERS ?= 20
+BYTES ?= 160000 10000 1000000
+BLOCKS ?= 60
+INTERVAL_MS ?= 400
+BENCH_DIR ?= $(CARGO_TARGET_DIR)/bench
+bench: deps
+	cargo build --release --locked --workspace
+	mkdir -p $(BENCH_DIR)
+	for bytes in $(BYTES); do \
+	   $(CARGO_TARGET_DIR)/release/grapevine-bench dissemination --peers $(PEERS) --block-bytes $$bytes --blocks $(BLOCKS) \
+	      --interval-ms $(INTERVAL_MS) --json $(BENCH_DIR)/$$bytes.json --plot $(BENCH_DIR)/$$bytes.svg || exit 1; \
+	done
 
 bench-verify:
 	cargo bench --locked -p grapevine-channels --bench verify

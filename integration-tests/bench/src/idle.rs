@@ -54,7 +54,7 @@ struct Idle {
 pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> anyhow::Result<()> {
     anyhow::ensure!(arguments.seconds > 0, "--seconds: write a number above 0");
     let network = network::builder(arguments.peers, interrupt)?.start()?;
-    network::settle(&network)?;
+    network::settle(&network, 1)?;
     wait::until(&network, Instant::now() + REST)?;
     let idle = measure(&network, Duration::from_secs(arguments.seconds))?;
     network.stop_all()?;

@@ -8,10 +8,13 @@
 
 mod catch_up;
 mod crash;
+mod dissemination;
+mod failover;
 mod idle;
 mod ledger;
 mod network;
 mod output;
+mod plot;
 mod sample;
 mod wait;
 
@@ -30,6 +33,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// How blocks spread from the orderer to all peers, by several protocols
+    Dissemination(dissemination::Arguments),
+    /// How long blocks stay away when the leader goes
+    Failover(failover::Arguments),
     /// What peers cost while nothing happens
     Idle(idle::Arguments),
     /// How fast a peer that is behind catches up
@@ -63,6 +70,8 @@ fn main() -> ExitCode {
         }
     };
     let result = match &arguments.command {
+        Command::Dissemination(arguments) => dissemination::run(arguments, &interrupt),
+        Command::Failover(arguments) => failover::run(arguments, &interrupt),
         Command::Idle(arguments) => idle::run(arguments, &interrupt),
         Command::CatchUp(arguments) => catch_up::run(arguments, &interrupt),
         Command::Crash(arguments) => crash::run(arguments, &interrupt),

@@ -9,9 +9,6 @@ use grapevine_network::{Interrupt, Network, NetworkBuilder, NetworkConfig};
 /// The channel.
 pub(crate) const CHANNEL: &str = "bench";
 
-/// The organisation.
-pub(crate) const ORGANIZATION: &str = "Org1MSP";
-
 /// How long a network may take to find together; for busy machines.
 pub(crate) const SETTLE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -59,21 +56,32 @@ pub(crate) fn builder(peers: usize, interrupt: &Interrupt) -> anyhow::Result<Net
         .interrupted_by(interrupt.flag()))
 }
 
-/// Waits until every peer is connected to every other one and all follow one leader; returns its name.
+/// Waits until every peer is connected to every other one and `pullers` of them pull from the orderer.
 ///
 /// # Errors
 /// If that does not come about in time.
-pub(crate) fn settle(network: &Network) -> anyhow::Result<String> {
+pub(crate) fn settle(network: &Network, pullers: usize) -> anyhow::Result<()> {
     let peers = network.peers();
-    network.wait_until("all peers to be connected", SETTLE_WITHIN, || {
-        for peer in &peers {
-            let status = network.status(peer)?;
-            let connected = status.members.iter().filter(|member| member.connected).count();
-            if connected + 1 < peers.len() {
-                return Ok(Err(format!("{peer} is connected to {connected} others")));
+    network.wait_until(
+        "all peers to be connected and the orderer to be pulled from",
+        SETTLE_WITHIN,
+        || {
+            let mut pulling = 0;
+            for peer in &peers {
+                let status = network.status(peer)?;
+                let connected = status.members.iter().filter(|member| member.connected).count();
+                if connected + 1 < peers.len() {
+                    return Ok(Err(format!("{peer} is connected to {connected} others")));
+                }
+                pulling +=
+                    usize::from(status.channel(CHANNEL).is_some_and(|channel| channel.orderer.is_some()));
             }
-        }
-        Ok(Ok(()))
-    })?;
-    Ok(network.wait_for_leader(CHANNEL, ORGANIZATION, SETTLE_WITHIN)?)
+            Ok(if pulling == pullers {
+                Ok(())
+            } else {
+                Err(format!("{pulling} peers pull from the orderer"))
+            })
+        },
+    )?;
+    Ok(())
 }

@@ -24,3 +24,12 @@ pub(crate) fn write_json(path: &Path, result: &impl Serialize) -> anyhow::Result
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
 }
+
+/// A number of bytes in the largest decimal unit that shows it whole or nearly so.
+pub(crate) fn bytes(count: u64) -> String {
+    match count {
+        0..1_000 => format!("{count} B"),
+        1_000..1_000_000 => format!("{} KB", count / 1_000),
+        _ => format!("{} MB", count / 1_000_000),
+    }
+}

@@ -1,0 +1,71 @@
+//! Short forms of the measurements: that they end with whole and sane results, never how fast anything was.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs the bench with these arguments and `--json -`; returns what it printed.
+fn bench(arguments: &str) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_grapevine-bench"));
+    let output = command.args(arguments.split_whitespace()).args(["--json", "-"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn number(object: &Value, field: &str) -> f64 {
+    let value = object.get(field).and_then(Value::as_f64);
+    assert!(value.is_some(), "{field} in {object}");
+    value.unwrap_or_default()
+}
+
+#[test]
+fn every_protocol_brings_every_block_to_every_peer() {
+    let directory = tempfile::tempdir().unwrap();
+    let plot = directory.path().join("plot.svg");
+    let results = bench(&format!(
+        "dissemination --peers 3 --block-bytes 20000 --blocks 5 --interval-ms 100 --idle-seconds 1 \
+         --compare grapevine,classic,direct --plot {}",
+        plot.display()
+    ));
+    let results = results.as_array().unwrap();
+    let names: Vec<&str> =
+        results.iter().filter_map(|result| result.get("protocol").and_then(Value::as_str)).collect();
+    assert_eq!(names, ["grapevine", "classic", "direct"]);
+    for result in results {
+        // Signatures of some kinds differ by a byte from block to block.
+        let size = number(result, "block_bytes");
+        assert!((size - 20_000.0).abs() < 10.0, "blocks are of the size that was asked for: {result}");
+        assert!(number(result, "copies") >= 1.0, "nobody has a block without reading its bytes: {result}");
+        assert!(number(result, "orderer_egress_blocks") >= 1.0, "{result}");
+        let order = ["p50_ms", "p90_ms", "p99_ms", "max_ms"].map(|field| number(result, field));
+        assert!(order.is_sorted() && number(result, "p50_ms") > 0.0, "{result}");
+        assert!(number(result, "last_p50_ms") >= number(result, "p50_ms"), "{result}");
+        for field in ["commit_p50_ms", "cpu_ms_per_peer_block", "rss_mb_per_peer", "idle_bytes_per_s_per_peer"]
+        {
+            assert!(number(result, field) >= 0.0);
+        }
+    }
+    let direct = number(results.last().unwrap(), "orderer_egress_blocks");
+    assert!(direct >= 3.0, "with direct all three peers pull, but the orderer sent {direct} copies");
+    assert!(std::fs::read_to_string(plot).unwrap().ends_with("</svg>\n"));
+}
+
+#[test]
+fn blocks_go_on_whichever_way_the_leader_goes() {
+    let result = bench("failover --peers 3 --runs 1");
+    for field in ["gap_p50_s", "gap_max_s", "gap_stop_max_s", "handover_max_s"] {
+        // A peer to which nothing came any more would have waited to the end.
+        let gap = number(&result, field);
+        assert!(gap > 0.0 && gap < 8.0, "{field}: {gap}");
+    }
+}
+
+#[test]
+fn an_idle_network_is_measured() {
+    let result = bench("idle --peers 3 --seconds 2");
+    assert!(number(&result, "bytes_per_s_per_peer") > 0.0, "{result}");
+    assert!(number(&result, "rss_mb_per_peer") > 1.0, "{result}");
+    assert!(number(&result, "cpu_percent_per_peer") >= 0.0);
+}
