@@ -42,7 +42,8 @@ fn every_protocol_brings_every_block_to_every_peer() {
         let order = ["p50_ms", "p90_ms", "p99_ms", "max_ms"].map(|field| number(result, field));
         assert!(order.is_sorted() && number(result, "p50_ms") > 0.0, "{result}");
         assert!(number(result, "last_p50_ms") >= number(result, "p50_ms"), "{result}");
-        for field in ["commit_p50_ms", "cpu_ms_per_peer_block", "rss_mb_per_peer", "idle_bytes_per_s_per_peer"]
+        for field in
+            ["commit_p50_ms", "cpu_ms_per_peer_block", "rss_mb_per_peer", "idle_bytes_per_s_per_peer"]
         {
             assert!(number(result, field) >= 0.0);
         }
