@@ -6,6 +6,8 @@
 //!
 //! Exit status: 0 with a result, 1 without, 130 after Ctrl-C, 143 after SIGTERM. Whatever happens, no process, namespace or directory is left behind.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 mod catch_up;
 mod crash;
 mod dissemination;
