@@ -90,7 +90,7 @@ pub(crate) fn distributions(title: &str, curves: &[Curve]) -> String {
             legend_x + 34.0
         );
         let median = crate::output::rounded(middle(&curve.values_ms));
-        let label = format!("{} (median {median:.1} ms)", curve.name);
+        let label = format!("{} (p50 {median:.1} ms)", curve.name);
         let _ = writeln!(
             svg,
             "<text x=\"{:.0}\" y=\"{legend_y:.0}\">{}</text>",
@@ -196,9 +196,7 @@ mod tests {
     fn every_protocol_is_drawn_and_named_and_nothing_breaks_the_markup() {
         let svg = distributions("a < b & c", &[curve("one", &[1.0]), curve("two", &[])]);
         assert_eq!(svg.matches("<polyline").count(), 2);
-        assert!(
-            svg.contains("a &lt; b &amp; c") && svg.contains("one (median") && svg.contains("two (median")
-        );
+        assert!(svg.contains("a &lt; b &amp; c") && svg.contains("one (p50") && svg.contains("two (p50"));
         assert!(svg.starts_with("<svg xmlns") && svg.ends_with("</svg>\n"));
     }
 }
