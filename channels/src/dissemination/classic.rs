@@ -248,7 +248,8 @@ mod tests {
 
     fn block(machine: &mut Classic, number: u64, source: BlockSource) -> Vec<DisseminationOutput> {
         let mut outputs = VecDeque::new();
-        let block = NewBlock { number, hash: Hash([1; 32]), size: 10, source };
+        let (hash, verified_in) = (Hash([1; 32]), Duration::ZERO);
+        let block = NewBlock { number, hash, size: 10, source, verified_in };
         machine.handle_block(Time::ZERO, &block, &mut outputs, &mut DisseminationCounters::default());
         outputs.into()
     }

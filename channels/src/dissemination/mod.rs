@@ -2,9 +2,9 @@
 //!
 //! | [`DisseminationMode`] | how a new block travels | where |
 //! |---|---|---|
-//! | `Grapevine` | the leader's delivery plan, announcements, requests from the promised arrival on | [`grapevine`](self) |
+//! | `Grapevine` | the leader's delivery plan, announcements, requests from the promised arrival on | `grapevine` |
 //! | `Classic` | Fabric's gossip: push to a few random members, periodic pull | [`classic`] |
-//! | `Direct` | not at all: every peer pulls from the orderer | |
+//! | `Direct` | not at all: every peer pulls from the orderer | here |
 //!
 //! # Contract
 //! Only own-organisation members of the channel are ever told to this machine ([`Dissemination::handle_peer`]), so nothing it
@@ -17,9 +17,16 @@
 //! Dissemination pursues recent blocks that somebody told it of. What it is pursuing ([`Dissemination::is_pursuing`])
 //! [`crate::reconciliation`] leaves alone; what it gives up, and what nobody told it of, is reconciliation's.
 
+mod blame;
 pub mod classic;
+mod delegation;
+mod estimate;
+mod grapevine;
 mod known;
-mod push_and_digest;
+mod outbox;
+mod plan;
+mod pursuit;
+mod slack;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,7 +38,7 @@ use crate::chain::Chain;
 use crate::time::Time;
 use crate::wire::{BulkHeader, ChannelBody, Delegation};
 use classic::Classic;
-use push_and_digest::PushAndDigest;
+use grapevine::Grapevine;
 
 /// How new blocks travel in a channel (`peer.gossip.dissemination`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,6 +78,8 @@ pub struct NewBlock {
     pub size: usize,
     /// How it came.
     pub source: BlockSource,
+    /// How long it took to verify, the wait for a worker included.
+    pub verified_in: Duration,
 }
 
 /// How a block came.
@@ -138,7 +147,7 @@ pub struct Dissemination {
 
 #[derive(Debug)]
 enum Machine {
-    Grapevine(Box<PushAndDigest>),
+    Grapevine(Box<Grapevine>),
     Classic(Box<Classic>),
     Direct,
 }
@@ -147,9 +156,7 @@ impl Dissemination {
     /// A channel joined at `now`.
     pub fn new(config: DisseminationConfig, now: Time, rng: ChaCha8Rng) -> Self {
         let machine = match config.mode {
-            DisseminationMode::Grapevine => {
-                Machine::Grapevine(Box::new(PushAndDigest::new(config, now, rng)))
-            }
+            DisseminationMode::Grapevine => Machine::Grapevine(Box::new(Grapevine::new(config, rng))),
             DisseminationMode::Classic => Machine::Classic(Box::new(Classic::new(config, now, rng))),
             DisseminationMode::Direct => Machine::Direct,
         };
@@ -166,19 +173,27 @@ impl Dissemination {
     }
 
     /// It no longer is.
-    pub fn handle_peer_gone(&mut self, _now: Time, peer: PkiId) {
+    pub fn handle_peer_gone(&mut self, now: Time, peer: PkiId) {
         match &mut self.machine {
-            Machine::Grapevine(machine) => machine.handle_peer_gone(peer),
+            Machine::Grapevine(machine) => machine.handle_peer_gone(now, peer),
             Machine::Classic(machine) => machine.handle_peer_gone(peer),
             Machine::Direct => {}
         }
     }
 
     /// The smoothed round trip to a peer.
-    pub fn handle_round_trip(&mut self, _peer: PkiId, _round_trip: Duration) {}
+    pub fn handle_round_trip(&mut self, peer: PkiId, round_trip: Duration) {
+        if let Machine::Grapevine(machine) = &mut self.machine {
+            machine.handle_round_trip(peer, round_trip);
+        }
+    }
 
     /// Who leads the channel in the own organisation, as far as this peer knows; it may be this peer.
-    pub fn handle_leader(&mut self, _leader: Option<PkiId>) {}
+    pub fn handle_leader(&mut self, leader: Option<PkiId>) {
+        if let Machine::Grapevine(machine) = &mut self.machine {
+            machine.handle_leader(leader);
+        }
+    }
 
     /// A peer says its ledger has `height` blocks.
     pub fn handle_height(&mut self, peer: PkiId, height: u64) {
@@ -189,20 +204,40 @@ impl Dissemination {
     }
 
     /// The first bytes of a body, or more of them, arrive from a peer. Nothing of it is verified.
-    pub fn handle_bulk_started(&mut self, _now: Time, _peer: PkiId, _header: &BulkHeader) {}
+    pub fn handle_bulk_started(&mut self, now: Time, header: &BulkHeader, chain: &Chain) {
+        if let Machine::Grapevine(machine) = &mut self.machine {
+            machine.handle_bulk_started(now, header, chain);
+        }
+    }
 
     /// A body has arrived from a peer. Nothing of it is verified.
-    pub fn handle_bulk(&mut self, _now: Time, peer: PkiId, header: &BulkHeader) {
+    pub fn handle_bulk(&mut self, now: Time, peer: PkiId, header: &BulkHeader, chain: &Chain) {
         match &mut self.machine {
-            Machine::Grapevine(machine) => machine.note_held(peer, header.number),
+            Machine::Grapevine(machine) => machine.handle_bulk(now, peer, header, chain, &mut self.outputs),
             Machine::Classic(_) | Machine::Direct => {}
+        }
+    }
+
+    /// A body from this peer did not verify, or was dropped unverified.
+    pub fn handle_rejected(&mut self, now: Time, peer: PkiId, number: u64) {
+        if let Machine::Grapevine(machine) = &mut self.machine {
+            machine.handle_rejected(now, peer, number);
+        }
+    }
+
+    /// A peer will not send these blocks.
+    pub fn handle_refusal(&mut self, now: Time, peer: PkiId, numbers: &[u64]) {
+        if let Machine::Grapevine(machine) = &mut self.machine {
+            machine.handle_refusal(now, peer, numbers);
         }
     }
 
     /// An authentic block that is new here.
     pub fn handle_block(&mut self, now: Time, block: &NewBlock, _chain: &Chain) {
         match &mut self.machine {
-            Machine::Grapevine(machine) => machine.handle_block(block, &mut self.outputs),
+            Machine::Grapevine(machine) => {
+                machine.handle_block(now, block, &mut self.outputs, &mut self.counters);
+            }
             Machine::Classic(machine) => {
                 machine.handle_block(now, block, &mut self.outputs, &mut self.counters);
             }
@@ -211,9 +246,11 @@ impl Dissemination {
     }
 
     /// A frame of dissemination from an own-organisation member of the channel.
-    pub fn handle_frame(&mut self, _now: Time, peer: PkiId, frame: &ChannelBody, chain: &Chain) {
-        if let Machine::Classic(machine) = &mut self.machine {
-            machine.handle_frame(peer, frame, chain, &mut self.outputs);
+    pub fn handle_frame(&mut self, now: Time, peer: PkiId, frame: &ChannelBody, chain: &Chain) {
+        match &mut self.machine {
+            Machine::Grapevine(machine) => machine.handle_frame(now, peer, frame, chain, &mut self.outputs),
+            Machine::Classic(machine) => machine.handle_frame(peer, frame, chain, &mut self.outputs),
+            Machine::Direct => {}
         }
     }
 
@@ -225,7 +262,9 @@ impl Dissemination {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, chain: &Chain) {
         match &mut self.machine {
-            Machine::Grapevine(machine) => machine.handle_timeout(now, chain, &mut self.outputs),
+            Machine::Grapevine(machine) => {
+                machine.handle_timeout(now, chain, &mut self.outputs, &mut self.counters);
+            }
             Machine::Classic(machine) => {
                 machine.handle_timeout(now, chain, &mut self.outputs, &mut self.counters);
             }
@@ -236,7 +275,7 @@ impl Dissemination {
     /// When [`Dissemination::handle_timeout`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
         match &self.machine {
-            Machine::Grapevine(machine) => Some(machine.next_deadline()),
+            Machine::Grapevine(machine) => machine.next_deadline(),
             Machine::Classic(machine) => machine.next_deadline(),
             Machine::Direct => None,
         }
@@ -248,8 +287,8 @@ impl Dissemination {
     }
 
     /// Whether this machine sees to it that the block comes.
-    pub fn is_pursuing(&self, _number: u64) -> bool {
-        false
+    pub fn is_pursuing(&self, number: u64) -> bool {
+        matches!(&self.machine, Machine::Grapevine(machine) if machine.is_pursuing(number))
     }
 
     /// Counts of what happened.

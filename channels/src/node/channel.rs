@@ -1,6 +1,7 @@
 //! One joined channel: its machines, and how a block goes through them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use grapevine_crypto::{Digest, PkiId};
 
@@ -286,10 +287,17 @@ impl Node {
             channel.reconciliation.handle_bad_block(now, peer, claim.number);
             self.penalise(peer, Penalty::WrongBlock);
         }
-        self.take_authentic(now, &id, block, entry.source);
+        self.take_authentic(now, &id, block, entry.source, now.since(entry.since));
     }
 
-    fn take_authentic(&mut self, now: Time, id: &ChannelId, block: AuthenticBlock, source: BlockSource) {
+    fn take_authentic(
+        &mut self,
+        now: Time,
+        id: &ChannelId,
+        block: AuthenticBlock,
+        source: BlockSource,
+        verified_in: Duration,
+    ) {
         self.share_room(id);
         let Some(channel) = self.channels.get_mut(id) else { return };
         let (number, hash) = (block.number(), block.hash());
@@ -303,7 +311,7 @@ impl Node {
         }
         match offered {
             Offer::Accepted => {
-                let new = NewBlock { number, hash, size: block.size(), source };
+                let new = NewBlock { number, hash, size: block.size(), source, verified_in };
                 channel.dissemination.handle_block(now, &new, &channel.chain);
                 self.drain_dissemination(id);
             }
@@ -378,7 +386,7 @@ impl Node {
         let Some(channel) = self.channels.get_mut(id) else { return };
         channel.election.handle_probe(now, found.as_ref().map(|answer| answer.round_trip));
         if let Some(body) = found.and_then(|answer| answer.newest) {
-            self.verify_probe(id.clone(), body);
+            self.verify_probe(now, id.clone(), body);
         }
     }
 

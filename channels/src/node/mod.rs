@@ -487,6 +487,7 @@ struct Verifying {
     source: BlockSource,
     /// From a probe of an orderer: it tells how far the chain is and goes no further.
     probe: bool,
+    since: Time,
     size: usize,
 }
 
@@ -579,7 +580,7 @@ impl Node {
                 self.round_trips.handle_measured(now, peer, round_trip);
                 self.tell_round_trip(peer);
             }
-            Input::OrdererBlock { channel, body } => self.verify_orderer_block(channel, body),
+            Input::OrdererBlock { channel, body } => self.verify_orderer_block(now, channel, body),
             Input::OrdererContact { channel, in_contact, round_trip } => {
                 if let Some(channel) = self.channels.get_mut(&channel) {
                     channel.orderer_contact = in_contact;

@@ -120,8 +120,8 @@ impl Node {
         let Ok(header) = BulkHeader::parse(header) else { return };
         let Some(remote) = self.peers.get(&peer) else { return };
         let Some(id) = remote.links.channel_of(&header.tag) else { return };
-        if let Some(channel) = self.channels.get_mut(id) {
-            channel.dissemination.handle_bulk_started(now, peer, &header);
+        if let Some(channel) = self.channels.get_mut(id).filter(|_| remote.organization == self.own.msp_id) {
+            channel.dissemination.handle_bulk_started(now, &header, &channel.chain);
         }
     }
 
@@ -155,8 +155,10 @@ impl Node {
         channel.reconciliation.handle_arrival(now, peer, claim.number);
         let push = header.kind() == BulkKind::Push && own_organization;
         if own_organization {
-            channel.dissemination.handle_bulk(now, peer, &header);
+            channel.dissemination.handle_bulk(now, peer, &header, &channel.chain);
+            self.drain_dissemination(&id);
         }
+        let Some(channel) = self.channels.get(&id) else { return };
         let is_arriving = channel.arriving.contains_key(&claim.number)
             && self
                 .verifying
@@ -174,17 +176,19 @@ impl Node {
         self.verify(now, id, peer, claim, source, body);
     }
 
-    pub(super) fn verify_orderer_block(&mut self, channel: ChannelId, body: Bytes) {
+    pub(super) fn verify_orderer_block(&mut self, now: Time, channel: ChannelId, body: Bytes) {
         if self.channels.contains_key(&channel) {
             let size = body.len();
             let source = BlockSource::Orderer;
-            self.start_verifying(Verifying { channel, claim: None, source, probe: false, size }, body);
+            let entry = Verifying { channel, claim: None, source, probe: false, since: now, size };
+            self.start_verifying(entry, body);
         }
     }
 
-    pub(super) fn verify_probe(&mut self, channel: ChannelId, body: Bytes) {
+    pub(super) fn verify_probe(&mut self, now: Time, channel: ChannelId, body: Bytes) {
         let (size, source) = (body.len(), BlockSource::Orderer);
-        self.start_verifying(Verifying { channel, claim: None, source, probe: true, size }, body);
+        let entry = Verifying { channel, claim: None, source, probe: true, since: now, size };
+        self.start_verifying(entry, body);
     }
 
     fn verify(
@@ -205,11 +209,13 @@ impl Node {
             self.counters.verifying_over_bound += 1;
             if let Some(channel) = self.channels.get_mut(&channel) {
                 channel.reconciliation.handle_dropped(now, claim.number);
+                channel.dissemination.handle_rejected(now, peer, claim.number);
             }
             return;
         }
         self.verifying_by_peer.insert(peer, of_peer + 1);
-        self.start_verifying(Verifying { channel, claim: Some(claim), source, probe: false, size }, body);
+        let entry = Verifying { channel, claim: Some(claim), source, probe: false, since: now, size };
+        self.start_verifying(entry, body);
     }
 
     fn start_verifying(&mut self, entry: Verifying, body: Bytes) {
@@ -278,6 +284,7 @@ impl Node {
             }
             Some(ChannelBody::Request(request)) => self.serve(peer, &id, &request),
             Some(ChannelBody::Refusal(request)) => {
+                channel.dissemination.handle_refusal(now, peer, &request.numbers);
                 channel.reconciliation.handle_refusal(now, peer, &request.numbers);
                 channel.restoration.handle_refusal(now, peer, &request.numbers);
                 self.restore(now, &id);
