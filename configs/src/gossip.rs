@@ -13,7 +13,7 @@
 //! | dissemination | none | grapevine | ours alone: how new blocks travel; `classic` is Fabric's gossip, with `direct` every peer pulls from the orderer |
 //! | channelDissemination | none | none | ours alone: channels with another way, as `channel: way` |
 //! | linkMbit | none | 1000 | ours alone: Mbit/s of the peers' links, for plans; four times wrong costs half as much again at worst |
-//! | propagatePeerNum | 3 | 4 | one more copy in flight halves the chance that a push round misses a peer; 0 turns push off |
+//! | propagatePeerNum | 3 | 8 | children of a peer in a block's delivery plan; a leader with bandwidth to spare takes more; 0 turns push off |
 //! | pullInterval | 4s | 1s | a digest costs some dozens of bytes; a missed push should not cost four seconds |
 //! | pullPeerNum | 3 | 3 | |
 //! | maxBlockCountToStore | 10 | 100 | at a hundred small blocks a second, ten are a tenth of a second |
@@ -178,7 +178,7 @@ impl Default for GossipConfig {
             dissemination: DisseminationMode::Grapevine,
             channel_dissemination: BTreeMap::new(),
             link_mbit: 1_000,
-            propagate_peer_num: 4,
+            propagate_peer_num: 8,
             pull_interval: Period::seconds(1),
             pull_peer_num: 3,
             max_block_count_to_store: 100,

@@ -170,6 +170,7 @@ impl Blame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use crate::dissemination::plan::Place;
     use rand::SeedableRng;
     use rand::rngs::ChaCha8Rng;

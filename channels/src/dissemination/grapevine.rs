@@ -13,7 +13,7 @@
 //!   [`LISTENERS`] random members; nobody is told what it is known to hold. Announcements of small blocks wait for each other ([`super::outbox`]).
 //! * *Request*, to one that holds a block, when the promised arrival and what was learned of promises ([`super::slack`]) have passed and no
 //!   byte of it is arriving ([`super::pursuit`]).
-//! * *Late*, to the leader: a promised block had to be fetched. Its plan says whose fault that was ([`super::blame`]).
+//! * *Late*, to the leader that promised: the block had to be fetched. Its plan says whose fault that was ([`super::blame`]).
 //!
 //! Members far behind get announcements and no bodies: what they could not keep would be sent in vain.
 //!
@@ -81,6 +81,7 @@ struct Peer {
 /// When the leader said a block would arrive.
 #[derive(Debug, Clone, Copy)]
 struct Promise {
+    from: PkiId,
     since: Time,
     arrival: Duration,
     size: usize,
@@ -301,16 +302,21 @@ impl Grapevine {
         counters: &mut DisseminationCounters,
     ) {
         self.pursuit.forget_below(chain.next_needed());
-        let (peers, arriving, typical) = (&self.peers, &self.arriving, self.typical_size);
+        let (peers, arriving, promises) = (&self.peers, &self.arriving, &self.promises);
+        let (link, verify_cost, typical) =
+            (self.config.link_bits_per_second, &self.verify_cost, self.typical_size);
         let margin = self.slack.margin(self.typical_round_trip.unwrap_or(ROUND_TRIP_ASSUMED));
-        let answer = self.transfer(typical) * 4 + self.verify_cost.of(typical) + margin.min(HEDGE_MARGIN_MAX);
+        let answer = |number| {
+            let size = promises.get(&number).map_or(typical, |promise| promise.size);
+            transfer(size, link) * 4 + verify_cost.of(size) + margin.min(HEDGE_MARGIN_MAX)
+        };
         let steps = self.pursuit.handle_timeout(
             now,
             &mut self.rng,
             |number| arriving.get(&number).copied(),
-            |peer| {
+            |peer, number| {
                 let round_trip = peers.get(peer).and_then(|peer| peer.round_trip);
-                round_trip.unwrap_or(ROUND_TRIP_ASSUMED).mul_f64(1.25) + answer
+                round_trip.unwrap_or(ROUND_TRIP_ASSUMED).mul_f64(1.25) + answer(number)
             },
         );
         let mut asks: BTreeMap<PkiId, Vec<u64>> = BTreeMap::new();
@@ -429,9 +435,9 @@ impl Grapevine {
     }
 
     fn report_late(&self, number: u64, outputs: &mut Outputs) {
-        let promised = self.promises.get(&number).is_some_and(|promise| !promise.taught);
-        if let Some(leader) = self.leader.filter(|leader| promised && self.peers.contains_key(leader)) {
-            outputs.push_back(send(leader, ChannelBody::Late(Request { numbers: vec![number] })));
+        let broken = self.promises.get(&number).filter(|promise| !promise.taught);
+        if let Some(planner) = broken.map(|promise| promise.from).filter(|from| self.peers.contains_key(from)) {
+            outputs.push_back(send(planner, ChannelBody::Late(Request { numbers: vec![number] })));
         }
     }
 
@@ -448,7 +454,7 @@ impl Grapevine {
             let since = now - round_trip.unwrap_or_default() / 2;
             let arrival = Duration::from_micros(manifest.eta_micros);
             let size = usize::try_from(manifest.size).unwrap_or(usize::MAX);
-            self.promises.insert(number, Promise { since, arrival, size, taught: false });
+            self.promises.insert(number, Promise { from: peer, since, arrival, size, taught: false });
             trim_map(&mut self.promises);
         }
         if chain.holds(number) {
@@ -530,7 +536,7 @@ impl Grapevine {
     }
 
     fn transfer(&self, size: usize) -> Duration {
-        Duration::from_secs_f64(size as f64 * 8.0 / self.config.link_bits_per_second.max(1) as f64)
+        transfer(size, self.config.link_bits_per_second)
     }
 
     fn typical_round_trip(&mut self) -> Duration {
@@ -555,6 +561,10 @@ impl Planned {
         let micros = left.map_or(0, |left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX).max(1));
         Manifest { eta_micros: micros, ..self.manifest.clone() }
     }
+}
+
+fn transfer(size: usize, link_bits_per_second: u64) -> Duration {
+    Duration::from_secs_f64(size as f64 * 8.0 / link_bits_per_second.max(1) as f64)
 }
 
 /// Whether the block is wanted: inside the window and not held.

@@ -132,7 +132,7 @@ impl Pursuit {
         now: Time,
         rng: &mut impl Rng,
         arriving: impl Fn(u64) -> Option<Time>,
-        hedge: impl Fn(&PkiId) -> Duration,
+        hedge: impl Fn(&PkiId, u64) -> Duration,
     ) -> Vec<Step> {
         let mut steps = Vec::new();
         for (number, wanted) in self.wanted.iter_mut().filter(|(_, wanted)| wanted.due <= now) {
@@ -143,7 +143,7 @@ impl Pursuit {
             match wanted.next_source(rng).filter(|_| wanted.tries < TRIES_MAX) {
                 Some(peer) => {
                     wanted.tries += 1;
-                    wanted.due = now + hedge(&peer);
+                    wanted.due = now + hedge(&peer, *number);
                     steps.push(Step::Ask(peer, *number));
                 }
                 None => steps.push(Step::GiveUp(*number)),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn steps(pursuit: &mut Pursuit, now: Time) -> Vec<Step> {
-        pursuit.handle_timeout(now, &mut ChaCha8Rng::seed_from_u64(1), |_| None, |_| HEDGE)
+        pursuit.handle_timeout(now, &mut ChaCha8Rng::seed_from_u64(1), |_| None, |_, _| HEDGE)
     }
 
     fn asked(pursuit: &mut Pursuit) -> Vec<PkiId> {
@@ -262,9 +262,9 @@ mod tests {
         let mut pursuit = Pursuit::default();
         pursuit.handle_told(7, peer(1), Told::Few, at(5));
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        assert_eq!(pursuit.handle_timeout(at(5), &mut rng, |_| Some(at(50)), |_| HEDGE), vec![]);
+        assert_eq!(pursuit.handle_timeout(at(5), &mut rng, |_| Some(at(50)), |_, _| HEDGE), vec![]);
         assert_eq!(pursuit.next_deadline(), Some(at(50)));
-        let stalled = pursuit.handle_timeout(at(50), &mut rng, |_| Some(at(50)), |_| HEDGE);
+        let stalled = pursuit.handle_timeout(at(50), &mut rng, |_| Some(at(50)), |_, _| HEDGE);
         assert_eq!(stalled, vec![Step::Ask(peer(1), 7)]);
     }
 

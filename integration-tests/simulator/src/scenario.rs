@@ -107,7 +107,7 @@ impl Default for Settings {
             },
             dissemination: DisseminationConfig {
                 mode: DisseminationMode::Grapevine,
-                propagate_peer_num: 4,
+                propagate_peer_num: 8,
                 pull_interval: ms(1_000),
                 pull_peer_num: 3,
                 link_bits_per_second: 1_000_000_000,
@@ -277,7 +277,7 @@ impl Scenario {
                 alive_interval: settings.alive_interval,
                 alive_expiration: settings.alive_expiration,
                 reconnect_interval: settings.reconnect_interval,
-                fanout: settings.dissemination.propagate_peer_num.max(1),
+                fanout: settings.dissemination.propagate_peer_num.clamp(1, 4),
                 connections_max: 512,
             },
             election: ElectionConfig {

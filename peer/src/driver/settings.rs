@@ -14,6 +14,9 @@ use grapevine_configs::{OnEquivocation, PeerConfig};
 use crate::ledger::LedgerLimits;
 use crate::net::NetConfig;
 
+/// Most peers that a membership record is sent on to.
+const RECORD_FANOUT_MAX: usize = 4;
+
 /// Connections after which members of other organisations are no longer dialled.
 const CONNECTIONS_WANTED_MAX: usize = 512;
 /// A changed height is announced at most this often.
@@ -41,8 +44,8 @@ pub(super) fn node(config: &PeerConfig, listening: SocketAddr) -> anyhow::Result
             alive_interval: gossip.alive_time_interval.as_duration(),
             alive_expiration: gossip.alive_expiration_timeout.as_duration(),
             reconnect_interval: gossip.reconnect_interval.as_duration(),
-            // Records spread even where the push of blocks is switched off.
-            fanout: gossip.propagate_peer_num.max(1),
+            // Records spread even where the push of blocks is switched off, and not wider where blocks do.
+            fanout: gossip.propagate_peer_num.clamp(1, RECORD_FANOUT_MAX),
             connections_max: CONNECTIONS_WANTED_MAX,
         },
         election: ElectionConfig {
