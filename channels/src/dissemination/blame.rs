@@ -170,10 +170,10 @@ impl Blame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use crate::dissemination::plan::Place;
     use rand::SeedableRng;
     use rand::rngs::ChaCha8Rng;
+    use std::time::Duration;
 
     fn peer(index: usize) -> PkiId {
         PkiId::new(&"Org1MSP".into(), &format!("peer{index}"))

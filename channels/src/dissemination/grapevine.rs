@@ -436,7 +436,8 @@ impl Grapevine {
 
     fn report_late(&self, number: u64, outputs: &mut Outputs) {
         let broken = self.promises.get(&number).filter(|promise| !promise.taught);
-        if let Some(planner) = broken.map(|promise| promise.from).filter(|from| self.peers.contains_key(from)) {
+        if let Some(planner) = broken.map(|promise| promise.from).filter(|from| self.peers.contains_key(from))
+        {
             outputs.push_back(send(planner, ChannelBody::Late(Request { numbers: vec![number] })));
         }
     }
