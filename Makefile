@@ -5,12 +5,13 @@
 #   make test               every test, the demo among them
 #   make lint               formatting, clippy, documentation
 #   make bench              how fast blocks spread over real processes, compared; PEERS=20 BYTES="160000 10000 1000000"
+#   make bench-deliver    what fifty clients that follow live blocks cost a peer
 #   make bench-verify       what verifying a block costs beside its hash and one signature check
 
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: bench sim-misses sim-table test-durability chaos model test-exhaustive build demo test lint bench-verify deps
+.PHONY: bench sim-misses sim-table test-durability chaos model test-exhaustive build demo test lint bench-verify bench-deliver deps
 
 build: deps
 	cargo build --release --locked --workspace
@@ -80,6 +81,11 @@ bench: deps
 	   $(CARGO_TARGET_DIR)/release/grapevine-bench dissemination --peers $(PEERS) --block-bytes $$bytes --blocks $(BLOCKS) \
 	      --interval-ms $(INTERVAL_MS) --json $(BENCH_DIR)/$$bytes.json --plot $(BENCH_DIR)/$$bytes.svg || exit 1; \
 	done
+
+# One peer without clients and then with fifty; two minutes and a half. Ratios of one run.
+bench-deliver: deps
+	cargo build --release --locked --workspace
+	$(CARGO_TARGET_DIR)/release/grapevine-bench deliver --clients 50 --block-bytes 100000 --blocks 300 --json -
 
 bench-verify:
 	cargo bench --locked -p grapevine-channels --bench verify

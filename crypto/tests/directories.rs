@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use common::{VALIDITY, organization};
 use grapevine_crypto::issue::Organization;
 use grapevine_crypto::{Algorithm, LocalMsp, MspId, Role};
+use p256::pkcs8::{DecodePrivateKey, LineEnding};
 
 struct Directory {
     organization: Organization,
@@ -206,4 +207,68 @@ fn absurd_directories_are_refused_before_they_are_read() {
     fs::remove_dir_all(directory.path("crls")).unwrap();
     directory.write("crls/huge.pem", vec![b'x'; 9 << 20]);
     directory.refuses("crls/huge.pem", "larger than");
+}
+
+#[test]
+fn a_keystore_may_hold_other_keys_and_the_own_one_in_sec1() {
+    let root = tempfile::tempdir().unwrap();
+    let own = organization(Algorithm::EcdsaP256);
+    own.write_member_dir(root.path(), "peer0", Role::Peer, &[], VALIDITY).unwrap();
+    let directory = Directory { organization: own, root };
+    // Keys of certificates that were renewed with a new key stay behind, and their file may come first.
+    for (name, algorithm) in [("0_sk", Algorithm::EcdsaP256), ("1_sk", Algorithm::Ed25519)] {
+        let former = tempfile::tempdir().unwrap();
+        organization(algorithm).write_member_dir(former.path(), "peer0", Role::Peer, &[], VALIDITY).unwrap();
+        let key = only_file(&former.path().join("msp/keystore"));
+        fs::copy(key, directory.path("keystore").join(name)).unwrap();
+    }
+    directory.write("keystore/README", "keys of this peer");
+    let signer = directory.load().unwrap().signer;
+    let name = format!("keystore/{}_sk", signer.identity().certificate().public_key().key_id());
+    let pkcs8 = fs::read_to_string(directory.path(&name)).unwrap();
+    let sec1 = p256::SecretKey::from_pkcs8_pem(&pkcs8).unwrap().to_sec1_pem(LineEnding::LF).unwrap();
+    assert!(sec1.contains("BEGIN EC PRIVATE KEY"));
+    directory.write(&name, sec1.as_bytes());
+    let signer = directory.load().unwrap().signer;
+    assert_eq!(signer.identity().verify(b"message", &signer.sign(b"message")), Ok(()));
+}
+
+#[test]
+fn a_directory_from_before_node_ous_loads() {
+    let directory = Directory::new();
+    let admin = directory.organization.enrol("boss", Role::Client, VALIDITY).unwrap();
+    directory.write("admincerts/boss.pem", admin.identity().certificate().pem());
+    for yaml in [Some("NodeOUs:\n  Enable: false\n"), Some("OrganizationalUnitIdentifiers: []\n"), None] {
+        match yaml {
+            Some(yaml) => directory.write("config.yaml", yaml),
+            None => fs::remove_file(directory.path("config.yaml")).unwrap(),
+        }
+        let local = directory.load().unwrap();
+        assert!(local.msp.identify(admin.serialized()).unwrap().is_admin());
+        let own = local.msp.identify(local.signer.serialized()).unwrap();
+        assert!(!own.is_admin());
+        assert_eq!(own.role(), None, "nobody has a role: {yaml:?}");
+    }
+}
+
+#[test]
+fn a_member_of_an_intermediate_authority_loads() {
+    let directory = Directory::new();
+    let middle = directory.organization.authority().issue_authority("middle", VALIDITY).unwrap();
+    let issued = middle.issue_enrolment("peer1", Role::Peer, VALIDITY).unwrap();
+    fs::remove_file(only_file(&directory.path("signcerts"))).unwrap();
+    directory.write("signcerts/cert.pem", issued.certificate.pem());
+    directory.write("keystore/priv_sk", issued.key.to_pkcs8_pem().unwrap().as_bytes());
+    directory.refuses("cert.pem", "Org1MSP");
+    // Written as Fabric CA's client does.
+    directory.write("intermediatecerts/ca-7054.pem", middle.certificate().pem());
+    // Roles are certified by the authority that issues the members.
+    directory.refuses("cert.pem", "certified by another");
+    let yaml = fs::read_to_string(directory.path("config.yaml")).unwrap();
+    let authority = only_file(&directory.path("cacerts"));
+    let former = format!("cacerts/{}", authority.file_name().unwrap().to_str().unwrap());
+    assert!(yaml.contains(&former), "{yaml}");
+    directory.write("config.yaml", yaml.replace(&former, "intermediatecerts/ca-7054.pem"));
+    let local = directory.load().unwrap();
+    assert_eq!(common::identify(&local.msp, &issued.certificate).unwrap().role(), Some(Role::Peer));
 }

@@ -179,6 +179,17 @@ fn revoked_members_and_authorities_are_refused() {
 }
 
 #[test]
+fn an_outdated_revocation_list_still_revokes() {
+    let authority = authority();
+    let revoked = authority.issue_enrolment("peer0", Role::Peer, VALIDITY).unwrap().certificate;
+    let mut config = config(&[&authority]);
+    let past = Validity { not_before: 1_000_000_000, not_after: 1_000_000_010 };
+    config.revocation_list = vec![authority.revoke(&[&revoked], past).unwrap()];
+    let error = identify(&msp(&config), &revoked).unwrap_err();
+    assert_eq!(error, IdentityError::Revoked(hex::encode(revoked.serial())));
+}
+
+#[test]
 fn revocation_lists_of_strangers_have_no_effect_and_are_counted() {
     let (ours, theirs) = (authority(), authority());
     let member = ours.issue_enrolment("peer0", Role::Peer, VALIDITY).unwrap().certificate;

@@ -164,3 +164,37 @@ fn ordinary_blocks_are_no_configs() {
     let refused = ChannelConfig::from_block(&network.block());
     assert!(matches!(refused, Err(ConfigError::NotConfig { number: 1 })));
 }
+
+#[test]
+fn capabilities_of_fabric_1_4_3_to_3_0_are_served() {
+    let network = Network::new();
+    for (channel, orderer, application) in [
+        ("V1_4_3", "V1_4_2", "V1_4_2"),
+        ("V2_0", "V2_0", "V2_0"),
+        ("V2_0", "V2_0", "V2_5"),
+        ("V3_0", "V2_0", "V2_5"),
+    ] {
+        let config = changed(&network.genesis, |root| {
+            set(root, &[], "Capabilities", capabilities(&[channel]));
+            set(root, &["Orderer"], "Capabilities", capabilities(&[orderer]));
+            set(root, &["Application"], "Capabilities", capabilities(&[application]));
+        });
+        assert!(config.is_ok(), "{channel} {orderer} {application}: {config:?}");
+    }
+}
+
+#[test]
+fn endpoints_of_the_ordering_organisations_come_before_global_addresses() {
+    let network = Network::new();
+    let own = OrdererAddresses { addresses: vec!["a.example.com:7050".into(), "b.example.com:7050".into()] };
+    let global = OrdererAddresses { addresses: vec!["old.example.com:7050".into()] };
+    let config = changed(&network.genesis, |root| {
+        set(root, &[], "Capabilities", capabilities(&["V2_0"]));
+        set(root, &[], "OrdererAddresses", value(&global));
+        set(root, &["Orderer", "OrdererMSP"], "Endpoints", value(&own));
+    })
+    .unwrap();
+    let addresses: Vec<&str> =
+        config.orderer_endpoints().iter().map(|endpoint| endpoint.address.as_str()).collect();
+    assert_eq!(addresses, ["a.example.com:7050", "b.example.com:7050"]);
+}

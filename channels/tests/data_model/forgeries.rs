@@ -9,10 +9,11 @@ use grapevine_channels::proto::common::{Metadata, MetadataSignature};
 use grapevine_channels::sign::sign_block;
 use grapevine_channels::transaction::TransactionError;
 use grapevine_channels::verify::{BlockVerifier, SIGNATURES_MAX, VerifyError};
-use grapevine_crypto::{Role, sha256};
+use grapevine_crypto::issue::{Organization, Validity};
+use grapevine_crypto::{Algorithm, Role, sha256};
 use prost::Message as _;
 
-use crate::network::{Network, VALIDITY, header, organization, sent};
+use crate::network::{NOW, Network, VALIDITY, header, organization, sent};
 use crate::vectors;
 
 fn with_metadata(block: &Block, metadata: &Metadata) -> Block {
@@ -128,6 +129,19 @@ fn a_signed_block_with_a_transaction_that_is_not_canonical() {
     let refused = network.verifier().verify(sent(&block));
     let expected = VerifyError::Transaction { number: 1, index: 1, source: TransactionError::NotCanonical };
     assert_eq!(refused.unwrap_err(), expected);
+}
+
+#[test]
+fn a_block_outlives_the_certificates_of_its_signer_and_of_the_authority() {
+    let mut network = Network::new();
+    // From 2001 to 2011.
+    let past = Validity::ten_years_from(1_000_000_000);
+    let former = Organization::new("OrdererMSP".into(), "example.com", Algorithm::Ed25519, past).unwrap();
+    network.orderer = former.enrol("orderer.example.com", Role::Orderer, past).unwrap();
+    network.orderer_org = former;
+    network.genesis = network.builder("trade").build().unwrap();
+    assert!(network.orderer.identity().expired_at(NOW));
+    network.verifier().verify(sent(&network.block())).unwrap();
 }
 
 #[test]

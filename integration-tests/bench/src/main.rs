@@ -10,6 +10,7 @@
 
 mod catch_up;
 mod crash;
+mod deliver;
 mod dissemination;
 mod failover;
 mod idle;
@@ -43,6 +44,8 @@ enum Command {
     Idle(idle::Arguments),
     /// How fast a peer that is behind catches up
     CatchUp(catch_up::Arguments),
+    /// What clients that follow live blocks cost the peer they follow
+    Deliver(deliver::Arguments),
     /// What a peer that is killed again and again has lost
     Crash(crash::Arguments),
     /// What the ledger writes for each byte committed, and how long it takes to open
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Failover(arguments) => failover::run(arguments, &interrupt),
         Command::Idle(arguments) => idle::run(arguments, &interrupt),
         Command::CatchUp(arguments) => catch_up::run(arguments, &interrupt),
+        Command::Deliver(arguments) => deliver::run(arguments, &interrupt),
         Command::Crash(arguments) => crash::run(arguments, &interrupt),
         Command::Ledger(arguments) => ledger::run(arguments),
         Command::CrashWriter => crash::run_writer(),

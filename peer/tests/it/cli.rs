@@ -175,6 +175,19 @@ fn wrong_usage_is_exit_code_2_and_help_is_none() {
         assert_eq!(grapevine(arguments).status.code(), Some(2), "{arguments:?}");
     }
     assert!(works(&["--help"]).contains("channel"));
+    for (command, options) in [
+        (&["run"][..], &["--config"][..]),
+        (&["block", "show"], &["--channel", "--config-block", "--json"]),
+        (&["channel", "join"], &["--block", "--config"]),
+        (&["channel", "verify-blocks"], &["--genesis", "<DIR>"]),
+        (&["channel", "config", "show"], &["--channel", "--config", "--json"]),
+        (&["channel", "export"], &["--channel", "--blocks-dir"]),
+    ] {
+        let help = works(&[command, &["--help"]].concat());
+        for option in options {
+            assert!(help.contains(option), "{command:?} tells of {option}: {help}");
+        }
+    }
     assert!(works(&["--version"]).starts_with("grapevine "));
 }
 

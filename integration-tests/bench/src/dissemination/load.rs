@@ -17,7 +17,7 @@ const LOAD_GRACE: Duration = Duration::from_secs(120);
 /// their numbers.
 ///
 /// Nothing is asked of the processes before the last one is due, so that the load is all they have to do.
-pub(super) fn run(
+pub(crate) fn run(
     network: &Network,
     blocks: u64,
     payload_bytes: u64,

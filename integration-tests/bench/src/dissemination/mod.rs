@@ -24,8 +24,8 @@
 //! | `rss_mb_per_peer`, `rss_mb_max` | the most resident memory a peer had, in 10^6 bytes: mean over the peers, and the largest |
 //! | `idle_bytes_per_s_per_peer` | bytes a peer read from its sockets a second in the quiet time; mean over the peers |
 
-mod latency;
-mod load;
+pub(crate) mod latency;
+pub(crate) mod load;
 mod protocol;
 mod run;
 mod table;
