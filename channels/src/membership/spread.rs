@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use grapevine_crypto::{MspId, PkiId};
-use rand::seq::IteratorRandom;
+use rand::seq::IndexedRandom;
 
 use super::types::MembershipOutput;
 use super::{Membership, NEWS_MAX, record};
@@ -43,16 +43,23 @@ impl Membership {
         from: Option<PkiId>,
         copies: usize,
     ) {
-        let candidates: Vec<(PkiId, SignedAlive)> = self
+        let decoded = record::decode(record, &self.config.network_id);
+        let external = decoded.map(|alive| alive.external_endpoint).unwrap_or_default();
+        let candidates: Vec<PkiId> = self
             .connected
             .iter()
-            .filter(|(peer, _)| **peer != subject.pki_id && Some(**peer) != from)
-            .filter_map(|(peer, organization)| {
-                self.disclose(record, &subject.msp_id, organization).map(|record| (*peer, record))
+            .filter(|(peer, organization)| {
+                self.may_know(organization, &subject.msp_id, &external)
+                    && **peer != subject.pki_id
+                    && Some(**peer) != from
             })
+            .map(|(peer, _)| *peer)
             .collect();
-        for (peer, record) in candidates.into_iter().sample(&mut self.rng, copies) {
-            self.outputs.push_back(MembershipOutput::SendAlive { peer, record });
+        for peer in candidates.sample(&mut self.rng, copies).copied() {
+            let Some(organization) = self.connected.get(&peer) else { continue };
+            if let Some(record) = self.disclose(record, &subject.msp_id, organization) {
+                self.outputs.push_back(MembershipOutput::SendAlive { peer, record });
+            }
         }
     }
 
