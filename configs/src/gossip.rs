@@ -65,7 +65,7 @@ pub struct GossipConfig {
     pub channel_dissemination: BTreeMap<String, DisseminationMode>,
     /// Speed of the links of the organisation's peers, in Mbit/s; plans reckon with it. Ours alone.
     pub link_mbit: u32,
-    /// Random peers that get each new block; 0 turns push off, so that digests and reconciliation carry all.
+    /// Most peers that a peer sends a new block to; a leader with bandwidth to spare sends it to more. 0 turns push off.
     pub propagate_peer_num: usize,
     /// Time between two digest rounds and membership exchanges.
     pub pull_interval: Period,
