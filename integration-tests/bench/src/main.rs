@@ -13,6 +13,7 @@ mod crash;
 mod deliver;
 mod dissemination;
 mod failover;
+mod gossipsub;
 mod idle;
 mod ledger;
 mod network;
@@ -53,19 +54,26 @@ enum Command {
     /// What `crash` starts
     #[command(name = crash::WRITER, hide = true)]
     CrashWriter,
+    /// What `dissemination` starts
+    #[command(name = gossipsub::COMMAND, hide = true)]
+    GossipsubPeer(gossipsub::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // A child that is to be killed: no handlers of signals.
-    if matches!(arguments.command, Command::CrashWriter) {
-        return match crash::run_writer() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("bench: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+    // Children are to be killed, or have their own handlers of signals.
+    let child = match &arguments.command {
+        Command::CrashWriter => Some(crash::run_writer()),
+        Command::GossipsubPeer(arguments) => Some(gossipsub::run(arguments)),
+        _ => None,
+    };
+    match child {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(error)) => {
+            eprintln!("bench: {error:#}");
+            return ExitCode::FAILURE;
+        }
+        None => {}
     }
     let interrupt = match Interrupt::on_signals() {
         Ok(interrupt) => interrupt,
@@ -82,7 +90,8 @@ fn main() -> ExitCode {
         Command::Deliver(arguments) => deliver::run(arguments, &interrupt),
         Command::Crash(arguments) => crash::run(arguments, &interrupt),
         Command::Ledger(arguments) => ledger::run(arguments),
-        Command::CrashWriter => crash::run_writer(),
+        // Ended above.
+        Command::CrashWriter | Command::GossipsubPeer(_) => Ok(()),
     };
     if let Some(status) = interrupt.exit_status() {
         eprintln!("bench: stopped; every process is gone");

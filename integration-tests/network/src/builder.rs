@@ -13,6 +13,7 @@ use crate::binaries::Binaries;
 use crate::error::NetworkError;
 use crate::links::Links;
 use crate::member::Member;
+use crate::namespaces::Namespaces;
 use crate::network::Network;
 use crate::plan;
 
@@ -64,9 +65,11 @@ pub struct NetworkBuilder {
     description: Option<Description>,
     changes: Vec<Change>,
     links: bool,
+    link_mbit: Option<u32>,
     held_back: Vec<String>,
     block_traces: bool,
     environment: Vec<(String, String)>,
+    peer_command: Option<(PathBuf, Vec<String>)>,
     interrupted: Arc<AtomicBool>,
     start_within: Duration,
     keep: bool,
@@ -89,9 +92,11 @@ impl NetworkBuilder {
             description: None,
             changes: Vec::new(),
             links: false,
+            link_mbit: None,
             held_back: Vec::new(),
             block_traces: false,
             environment: Vec::new(),
+            peer_command: None,
             interrupted: Arc::default(),
             start_within: Duration::from_secs(30),
             keep: std::env::var_os("GRAPEVINE_KEEP").is_some(),
@@ -117,6 +122,13 @@ impl NetworkBuilder {
         self
     }
 
+    /// Puts every process into a network namespace of its own, behind a link of so many Mbit/s in either direction; see [`crate::namespaces`].
+    /// The program must have called [`crate::namespaces::isolate`].
+    pub const fn link_mbit(mut self, mbit: u32) -> Self {
+        self.link_mbit = Some(mbit);
+        self
+    }
+
     /// Whether every process notes the way of its blocks, for [`Network::trace`]. Default false.
     pub const fn block_traces(mut self, block_traces: bool) -> Self {
         self.block_traces = block_traces;
@@ -132,6 +144,17 @@ impl NetworkBuilder {
     /// An environment variable for every process, for example `CORE_PEER_GOSSIP_PROPAGATEPEERNUM`.
     pub fn environment(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Another program in place of `grapevine run`, as a baseline. It gets these arguments, then those of `grapevine run`, and must
+    /// answer `status` on the admin socket as our peer does.
+    pub fn peer_command<A: Into<String>>(
+        mut self,
+        program: PathBuf,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        self.peer_command = Some((program, arguments.into_iter().map(Into::into).collect()));
         self
     }
 
@@ -180,7 +203,8 @@ impl NetworkBuilder {
         for change in self.changes {
             change(&mut config);
         }
-        let places = plan::place(&mut config, links.as_ref())?;
+        let namespaces = self.link_mbit.map(Namespaces::new).transpose()?;
+        let places = plan::place(&mut config, links.as_ref(), namespaces.as_ref())?;
         let directory = short_directory()?;
         let root = directory.path().join("net");
         let yaml = config.to_yaml().map_err(|error| NetworkError::Description(error.to_string()))?;
@@ -196,8 +220,10 @@ impl NetworkBuilder {
             members.insert(member.name.clone(), member);
         }
         let mut network = Network::new(config, binaries, members, links, directory);
+        network.namespaces = namespaces;
         network.block_traces = self.block_traces;
         network.environment = self.environment;
+        network.peer_command = self.peer_command;
         network.interrupted = self.interrupted;
         network.start_within = self.start_within;
         network.keep = self.keep;

@@ -24,6 +24,7 @@
 //!   and the last lines of the logs concerned ([`error`]).
 //! - **Trouble on demand**: [`Network::kill`], [`Network::freeze`], [`Network::stop`] for every process, and with `.links(true)`
 //!   [`Network::cut`] and [`Network::cut_off`] for every ordered pair of processes, without root ([`links`]).
+//! - **Limited links on demand**: with `.link_mbit(100)` every process sits in a network namespace behind a limit; as root ([`namespaces`]).
 //!
 //! A network whose test panics keeps its directory and prints where it is; `GRAPEVINE_KEEP=1` keeps all of them.
 //! Linux only: signals, `/proc` and `setpriv` are used.
@@ -38,6 +39,7 @@ pub mod ledgers;
 pub mod links;
 pub mod measure;
 pub mod member;
+pub mod namespaces;
 mod network;
 pub mod payload;
 mod plan;
@@ -55,6 +57,7 @@ pub use ledgers::{Chain, LedgerSummary};
 pub use links::Cut;
 pub use measure::Traffic;
 pub use member::Member;
+pub use namespaces::Namespaces;
 pub use network::{Network, STOP_WITHIN};
 pub use payload::{Payload, Submission};
 pub use status::Status;

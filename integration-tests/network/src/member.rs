@@ -1,5 +1,6 @@
 //! One process of the network as it lies on disk.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use grapevine_configs::{OrdererConfig, PeerConfig};
@@ -25,7 +26,8 @@ pub struct Member {
     pub log: PathBuf,
     /// The way of its blocks, over all its starts, if the network was started with block traces.
     pub trace: PathBuf,
-    lease: PortLease,
+    listen: SocketAddr,
+    _lease: PortLease,
 }
 
 impl Member {
@@ -48,8 +50,8 @@ impl Member {
         };
         let log = logs.join(format!("{}.log", place.name));
         let trace = logs.join(format!("{}.trace", place.name));
-        let Place { name, msp_id, channels, lease } = place;
-        Ok(Self { name, msp_id, channels, config, data, log, trace, lease })
+        let Place { name, msp_id, channels, listen, lease } = place;
+        Ok(Self { name, msp_id, channels, config, data, log, trace, listen, _lease: lease })
     }
 
     /// True for a peer, false for an orderer.
@@ -60,8 +62,8 @@ impl Member {
 
     /// Where the process listens; with links, others are told another address.
     #[must_use]
-    pub const fn listen_address(&self) -> std::net::SocketAddr {
-        self.lease.address()
+    pub const fn listen_address(&self) -> SocketAddr {
+        self.listen
     }
 
     /// True if it joins this channel at its start.

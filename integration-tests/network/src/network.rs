@@ -16,6 +16,7 @@ use crate::builder::NetworkBuilder;
 use crate::error::{LogTails, NetworkError};
 use crate::links::{Cut, Links};
 use crate::member::Member;
+use crate::namespaces::Namespaces;
 use crate::payload::Fingerprints;
 use crate::process::Process;
 use crate::tools::Tool;
@@ -34,6 +35,7 @@ pub struct Network {
     // Dropped in this order: no process outlives its links, its ports or its directory.
     processes: Mutex<BTreeMap<String, Process>>,
     links: Option<Links>,
+    pub(crate) namespaces: Option<Namespaces>,
     members: BTreeMap<String, Member>,
     config: NetworkConfig,
     binaries: Binaries,
@@ -43,6 +45,8 @@ pub struct Network {
     files_written: AtomicU64,
     pub(crate) block_traces: bool,
     pub(crate) environment: Vec<(String, String)>,
+    /// In place of `grapevine run`.
+    pub(crate) peer_command: Option<(PathBuf, Vec<String>)>,
     pub(crate) interrupted: Arc<AtomicBool>,
     pub(crate) start_within: Duration,
     pub(crate) held_back: BTreeSet<String>,
@@ -66,6 +70,7 @@ impl Network {
         Self {
             processes: Mutex::default(),
             links,
+            namespaces: None,
             members,
             config,
             binaries,
@@ -74,6 +79,7 @@ impl Network {
             files_written: AtomicU64::new(0),
             block_traces: false,
             environment: Vec::new(),
+            peer_command: None,
             interrupted: Arc::default(),
             start_within: Duration::ZERO,
             held_back: BTreeSet::new(),

@@ -6,6 +6,7 @@ use grapevine_configs::{Endpoint, NetworkConfig};
 
 use crate::error::NetworkError;
 use crate::links::Links;
+use crate::namespaces::Namespaces;
 use crate::ports::PortLease;
 
 /// Where a process listens and what others are told.
@@ -18,13 +19,20 @@ pub(crate) struct Place {
     /// The channels it joins at its start (all, for an orderer).
     pub(crate) channels: Vec<String>,
     /// Where it listens.
+    pub(crate) listen: SocketAddr,
+    /// Keeps the port.
     pub(crate) lease: PortLease,
 }
 
-/// Replaces all addresses of `config`; what the processes are told about each other goes through `links` if given.
+/// Replaces all addresses of `config`; what the processes are told about each other goes through `links` if given; every process gets a namespace of its own
+/// if those are given.
 ///
 /// An address that was to be reachable for other organisations stays reachable for them, and no other becomes so.
-pub(crate) fn place(config: &mut NetworkConfig, links: Option<&Links>) -> Result<Vec<Place>, NetworkError> {
+pub(crate) fn place(
+    config: &mut NetworkConfig,
+    links: Option<&Links>,
+    namespaces: Option<&Namespaces>,
+) -> Result<Vec<Place>, NetworkError> {
     config.validate().map_err(|error| NetworkError::Description(error.to_string()))?;
     let mut places = Vec::new();
     let anchors = anchors(config);
@@ -32,25 +40,25 @@ pub(crate) fn place(config: &mut NetworkConfig, links: Option<&Links>) -> Result
     let domain = config.ordering.domain.clone();
     for orderer in &mut config.ordering.orderers {
         let name = grapevine_configs::network::full_name(&orderer.name, &domain);
-        let (lease, advertised) = address(&name, links)?;
-        orderer.listen_address = lease.address();
+        let (lease, listen, advertised) = address(&name, links, namespaces)?;
+        orderer.listen_address = listen;
         orderer.external_endpoint = Some(Endpoint::from(advertised));
-        places.push(Place { name, msp_id: None, channels: every_channel.clone(), lease });
+        places.push(Place { name, msp_id: None, channels: every_channel.clone(), listen, lease });
     }
     for organization in &mut config.organizations {
         let msp_id = organization.msp_id.clone();
         for peer in &mut organization.peers {
             let name = grapevine_configs::network::full_name(&peer.name, &organization.domain);
-            let (lease, advertised) = address(&name, links)?;
+            let (lease, listen, advertised) = address(&name, links, namespaces)?;
             let advertised = Endpoint::from(advertised);
-            peer.listen_address = lease.address();
+            peer.listen_address = listen;
             if peer.external_endpoint.is_some() || anchors.contains(&name) {
                 peer.external_endpoint = Some(advertised.clone());
             }
             peer.gossip.0.insert("endpoint".to_owned(), advertised.to_string().into());
             let joins = |channel: &&grapevine_configs::network::Channel| channel.joins(&msp_id, &name);
             let channels = config.channels.iter().filter(joins).map(|channel| channel.name.clone()).collect();
-            places.push(Place { name, msp_id: Some(msp_id.clone()), channels, lease });
+            places.push(Place { name, msp_id: Some(msp_id.clone()), channels, listen, lease });
         }
     }
     config.validate().map_err(|error| NetworkError::Description(error.to_string()))?;
@@ -68,16 +76,24 @@ fn anchors(config: &NetworkConfig) -> std::collections::BTreeSet<String> {
         .collect()
 }
 
-/// A port to listen on and the address to tell others.
-fn address(name: &str, links: Option<&Links>) -> Result<(PortLease, SocketAddr), NetworkError> {
+/// A port, the address to listen on and the one to tell others.
+fn address(
+    name: &str,
+    links: Option<&Links>,
+    namespaces: Option<&Namespaces>,
+) -> Result<(PortLease, SocketAddr, SocketAddr), NetworkError> {
     let lease = PortLease::take().map_err(NetworkError::io(format!("taking a port for {name}")))?;
-    let advertised = match links {
-        Some(links) => links
-            .open(name, lease.address())
-            .map_err(NetworkError::io(format!("opening a proxy in front of {name}")))?,
+    let listen = match namespaces {
+        Some(namespaces) => SocketAddr::from((namespaces.add(name)?, lease.port())),
         None => lease.address(),
     };
-    Ok((lease, advertised))
+    let advertised = match links {
+        Some(links) => links
+            .open(name, listen)
+            .map_err(NetworkError::io(format!("opening a proxy in front of {name}")))?,
+        None => listen,
+    };
+    Ok((lease, listen, advertised))
 }
 
 #[cfg(test)]
@@ -92,7 +108,7 @@ mod tests {
     #[test]
     fn every_process_gets_an_address_of_its_own_and_the_channels_it_joins() {
         let mut config = sample();
-        let places = place(&mut config, None).unwrap();
+        let places = place(&mut config, None, None).unwrap();
         let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
         assert_eq!(
             names,
@@ -115,7 +131,7 @@ mod tests {
     fn with_links_nobody_is_told_where_a_process_really_listens() {
         let mut config = sample();
         let links = Links::new().unwrap();
-        let places = place(&mut config, Some(&links)).unwrap();
+        let places = place(&mut config, Some(&links), None).unwrap();
         for organization in &config.organizations {
             for peer in &organization.peers {
                 let real = Endpoint::from(peer.listen_address);
@@ -133,7 +149,7 @@ mod tests {
     fn a_peer_hidden_from_other_organisations_stays_hidden() {
         let mut config = sample();
         config.organizations[0].peers[1].external_endpoint = None;
-        place(&mut config, None).unwrap();
+        place(&mut config, None, None).unwrap();
         assert_eq!(config.organizations[0].peers[1].external_endpoint, None);
     }
 
@@ -141,7 +157,7 @@ mod tests {
     fn a_description_that_makes_no_sense_is_refused() {
         let mut config = sample();
         config.channels[0].organizations.push("Org9MSP".to_owned());
-        let error = place(&mut config, None).unwrap_err();
+        let error = place(&mut config, None, None).unwrap_err();
         assert!(matches!(&error, NetworkError::Description(text) if text.contains("Org9MSP")), "{error}");
     }
 }

@@ -4,10 +4,13 @@
 //! | protocol | is |
 //! |---|---|
 //! | `grapevine`, `classic`, `direct` | our peer with `peer.gossip.dissemination` set so; with `direct` every peer pulls from the orderer |
+//! | `gossipsub` | rust-libp2p's gossipsub carrying the same blocks, in a peer that has nothing else to do ([`crate::gossipsub`]) |
 //!
 //! # One run
 //! A fresh network is started; all peers are connected and have a source. A few blocks warm it up, then follows a quiet time, in which the idle traffic is
 //! measured, then the load: blocks of one transaction, paced. Sizes are those of the orderer's block files.
+//!
+//! With `--link-mbit` every peer and the orderer sit behind links of that speed ([`grapevine_network::namespaces`]), otherwise loopback joins them.
 //!
 //! # Measures
 //! Times come from the block traces of the processes ([`grapevine_block_trace`]): a latency is the time from the orderer having written (synced) a block
@@ -34,7 +37,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use grapevine_network::Interrupt;
+use grapevine_network::{Interrupt, namespaces};
 
 use crate::output::write_json;
 use crate::plot;
@@ -55,8 +58,11 @@ pub(crate) struct Arguments {
     /// Time between two blocks in milliseconds
     #[arg(long, value_name = "T", default_value_t = 200)]
     interval_ms: u64,
+    /// Limit of every link in Mbit/s, either direction: each process in a network namespace of its own; as root
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    link_mbit: Option<u32>,
     /// Protocols, in this order
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "grapevine,classic,direct")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "grapevine,classic,direct,gossipsub")]
     compare: Vec<Protocol>,
     /// Length of the quiet time before the load, in seconds
     #[arg(long, value_name = "S", default_value_t = 5)]
@@ -74,6 +80,9 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> anyhow::Resul
     anyhow::ensure!(arguments.blocks > 0, "--blocks: write a number above 0");
     anyhow::ensure!(arguments.interval_ms > 0, "--interval-ms: write a number above 0");
     anyhow::ensure!(arguments.idle_seconds > 0, "--idle-seconds: write a number above 0");
+    if arguments.link_mbit.is_some() {
+        namespaces::isolate()?;
+    }
     let (mut results, mut curves) = (Vec::new(), Vec::new());
     for protocol in &arguments.compare {
         eprintln!(
@@ -99,6 +108,8 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> anyhow::Resul
 
 fn title(arguments: &Arguments) -> String {
     let Arguments { peers, block_bytes, blocks, interval_ms, .. } = arguments;
+    let links =
+        arguments.link_mbit.map_or_else(|| "loopback".to_owned(), |mbit| format!("links of {mbit} Mbit/s"));
     let size = crate::output::bytes(*block_bytes);
-    format!("{blocks} blocks of {size}, one every {interval_ms} ms, to {peers} peers over loopback")
+    format!("{blocks} blocks of {size}, one every {interval_ms} ms, to {peers} peers over {links}")
 }

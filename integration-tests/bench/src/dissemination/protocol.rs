@@ -3,6 +3,8 @@
 use clap::ValueEnum;
 use grapevine_network::NetworkBuilder;
 
+use crate::gossipsub;
+
 /// How blocks spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
@@ -12,6 +14,8 @@ pub(crate) enum Protocol {
     Classic,
     /// Every peer pulls from the orderer.
     Direct,
+    /// rust-libp2p's gossipsub in place of our peer.
+    Gossipsub,
 }
 
 impl Protocol {
@@ -21,6 +25,7 @@ impl Protocol {
             Self::Grapevine => "grapevine",
             Self::Classic => "classic",
             Self::Direct => "direct",
+            Self::Gossipsub => "gossipsub",
         }
     }
 
@@ -28,14 +33,20 @@ impl Protocol {
     pub(crate) const fn pullers(self, peers: usize) -> usize {
         match self {
             Self::Direct => peers,
-            Self::Grapevine | Self::Classic => 1,
+            Self::Grapevine | Self::Classic | Self::Gossipsub => 1,
         }
     }
 
     /// A network that spreads blocks so.
-    pub(crate) fn apply(self, builder: NetworkBuilder) -> NetworkBuilder {
-        builder.change(move |config| {
-            config.gossip.0.insert("dissemination".to_owned(), self.name().into());
+    ///
+    /// # Errors
+    /// If this program does not know where it lies.
+    pub(crate) fn apply(self, builder: NetworkBuilder) -> std::io::Result<NetworkBuilder> {
+        Ok(match self {
+            Self::Gossipsub => builder.peer_command(std::env::current_exe()?, [gossipsub::COMMAND]),
+            _ => builder.change(move |config| {
+                config.gossip.0.insert("dissemination".to_owned(), self.name().into());
+            }),
         })
     }
 }

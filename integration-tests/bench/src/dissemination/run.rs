@@ -28,6 +28,7 @@ pub(super) struct Outcome {
     pub(super) block_bytes: u64,
     pub(super) blocks: u64,
     pub(super) interval_ms: u64,
+    pub(super) link_mbit: Option<u32>,
     pub(super) p50_ms: f64,
     pub(super) p90_ms: f64,
     pub(super) p99_ms: f64,
@@ -49,7 +50,7 @@ pub(super) fn measure(
     protocol: Protocol,
     interrupt: &Interrupt,
 ) -> anyhow::Result<(Outcome, Vec<f64>)> {
-    let network = protocol.apply(network::builder(arguments.peers, interrupt)?).start()?;
+    let network = start(arguments, protocol, interrupt)?;
     network::settle(&network, protocol.pullers(arguments.peers))?;
     let interval = Duration::from_millis(arguments.interval_ms);
 
@@ -84,6 +85,7 @@ pub(super) fn measure(
         block_bytes: bytes / arguments.blocks,
         blocks: arguments.blocks,
         interval_ms: arguments.interval_ms,
+        link_mbit: arguments.link_mbit,
         p50_ms: handed(0.5),
         p90_ms: handed(0.9),
         p99_ms: handed(0.99),
@@ -99,6 +101,17 @@ pub(super) fn measure(
         idle_bytes_per_s_per_peer: rounded(idle.bytes_in_per_peer / idle.seconds),
     };
     Ok((outcome, latencies.handed_ms))
+}
+
+fn start(arguments: &Arguments, protocol: Protocol, interrupt: &Interrupt) -> anyhow::Result<Network> {
+    let mut builder = protocol.apply(network::builder(arguments.peers, interrupt)?)?;
+    if let Some(mbit) = arguments.link_mbit {
+        // Peers are told how fast their link is, as an operator would tell them.
+        builder = builder.link_mbit(mbit).change(move |config| {
+            config.gossip.0.insert("linkMbit".to_owned(), mbit.into());
+        });
+    }
+    Ok(builder.start()?)
 }
 
 fn latencies(network: &Network, numbers: std::ops::Range<u64>) -> anyhow::Result<Latencies> {

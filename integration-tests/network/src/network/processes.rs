@@ -162,13 +162,27 @@ impl Network {
         if self.is_running(&member.name)? {
             return Err(NetworkError::State(format!("{} runs already", member.name)));
         }
-        let program = if member.is_peer() { &self.binaries.grapevine } else { &self.binaries.orderer_mock };
         let config = member.config.to_string_lossy();
-        let mut arguments = vec!["run", "--config", config.as_ref()];
+        let (program, mut arguments) = match &self.peer_command {
+            Some((program, arguments)) if member.is_peer() => {
+                (program, arguments.iter().map(String::as_str).collect())
+            }
+            _ if member.is_peer() => (&self.binaries.grapevine, vec!["run"]),
+            _ => (&self.binaries.orderer_mock, vec!["run"]),
+        };
+        arguments.extend(["--config", config.as_ref()]);
         let trace = member.trace.to_string_lossy();
         if self.block_traces {
             arguments.extend(["--block-trace", trace.as_ref()]);
         }
+        let wrapped = self.namespaces.as_ref().and_then(|all| all.wrap(&member.name, program));
+        let program = match &wrapped {
+            Some((enter, before)) => {
+                arguments.splice(0..0, before.iter().map(String::as_str));
+                enter
+            }
+            None => program,
+        };
         let start = || Process::start_with(&member.name, program, &arguments, &self.environment, &member.log);
         let process = match &self.links {
             Some(links) => links.register(&member.name, start),
