@@ -46,6 +46,17 @@ impl Protocol {
             Self::Gossipsub => builder.peer_command(std::env::current_exe()?, [gossipsub::COMMAND]),
             _ => builder.change(move |config| {
                 config.gossip.0.insert("dissemination".to_owned(), self.name().into());
+                if self == Self::Classic {
+                    // Fabric's values, and its repair alone: what is missed comes by pull.
+                    let fabric = [
+                        ("propagatePeerNum", 3.into()),
+                        ("pullPeerNum", 3.into()),
+                        ("pullInterval", "4s".into()),
+                        ("state", serde_json::json!({ "enabled": false })),
+                    ];
+                    let fabric = fabric.map(|(key, value)| (key.to_owned(), value));
+                    config.gossip.0.extend(fabric);
+                }
             }),
         })
     }
