@@ -35,8 +35,10 @@ pub const RECENT_BYTES_MAX: usize = 8 << 20;
 pub enum Offer {
     /// Kept: it is new.
     Accepted,
-    /// Committed or kept already.
+    /// Kept already, or on its way to the ledger.
     Known,
+    /// A block of this number is committed, too long ago for its hash to be in memory: the ledger knows whether it is this one.
+    Committed,
     /// Too far ahead, or over the bytes bound.
     TooFar,
     /// Another authentic block is kept at this number.
@@ -167,7 +169,8 @@ impl Chain {
                     self.counters.conflicts += 1;
                     Offer::Conflict { kept: kept.hash() }
                 }
-                _ => Offer::Known,
+                Some(_) => Offer::Known,
+                None => Offer::Committed,
             };
         }
         if let Some(kept) = self.pending.get(&number) {
@@ -186,6 +189,11 @@ impl Chain {
         self.pending_bytes += block.size();
         self.pending.insert(number, block);
         Offer::Accepted
+    }
+
+    /// Counts a conflict that the ledger found.
+    pub fn note_conflict(&mut self) {
+        self.counters.conflicts += 1;
     }
 
     /// The next block to write, if it is here, links to the tip, and the disk is not too far behind. `Err` names a
@@ -368,6 +376,8 @@ mod tests {
         assert_eq!(chain.recent_ranges(8), vec![7, 10]);
         assert_eq!(chain.held(6), Some(Held::Ledger(6)));
         assert_eq!(chain.held(11), None);
+        assert_eq!(chain.offer(blocks[5].clone()), Offer::Committed);
+        assert_eq!(chain.offer(blocks[6].clone()), Offer::Known);
         chain.offer(AuthenticBlock::simulated(13, Digest([1; 32]), 10));
         assert_eq!(chain.recent_ranges(8), vec![7, 10, 13, 13]);
         assert_eq!(chain.recent_ranges(1), vec![13, 13]);

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod deliver;
 pub mod deliver_server;
 pub mod driver;
+pub mod history;
 pub mod ledger;
 pub mod net;
 pub mod net_init;

@@ -33,7 +33,7 @@ impl Node {
     /// Asks for what the channel lacks, if a look is due.
     pub(super) fn reconcile(&mut self, now: Time, id: &ChannelId) {
         let room = self.room();
-        let Some(channel) = self.channels.get_mut(id) else { return };
+        let Some(channel) = self.channels.get_mut(id).filter(|channel| !channel.halted) else { return };
         let (dissemination, arriving) = (&channel.dissemination, &channel.arriving);
         let elsewhere = |number| {
             if arriving.contains_key(&number) {
@@ -99,7 +99,8 @@ impl Node {
     /// Answers a request for headers from the ledger; what is not committed is not told.
     pub(super) fn serve_headers(&mut self, peer: PkiId, id: &ChannelId, request: &HeadersRequest) {
         let Some(channel) = self.channels.get(id) else { return };
-        let (first, height) = (request.first, channel.chain.height());
+        let Some(link) = self.peers.get(&peer).and_then(|remote| remote.links.link(id)) else { return };
+        let (first, height) = (request.first, link.limit_height(channel.chain.height()));
         let count = request.count.min(HEADERS_PER_RANGE_MAX as u64).min(height.saturating_sub(first));
         // Block 0 has no signatures and is nobody's to prove.
         if count == 0 || first == 0 {

@@ -30,6 +30,8 @@ pub(super) struct Channel {
     pub(super) chain: Chain,
     pub(super) tip: Digest,
     pub(super) anchors: BTreeSet<String>,
+    /// No block is written or asked for any more: the channel was told to halt.
+    pub(super) halted: bool,
     /// When the changed height is announced; `None`: it is known.
     announce_at: Option<Time>,
     announced_at: Time,
@@ -70,6 +72,7 @@ impl Channel {
             ),
             tip: setup.tip,
             anchors: setup.anchors.clone(),
+            halted: false,
             announce_at: None,
             announced_at: now,
             orderer_again_at: None,
@@ -132,31 +135,17 @@ impl Node {
     ) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         channel.anchors = anchors;
-        self.send_last_block_to_removed(&id, &scope);
-        self.scopes.insert(id, scope);
-        self.scopes_changed(now);
-        self.membership.handle_trust_changed(now, self.authority.as_ref());
-    }
-
-    /// Peers of an organisation that a config block removes get that block, so that they know why nothing follows.
-    fn send_last_block_to_removed(&mut self, id: &ChannelId, scope: &Scope) {
-        let Some(channel) = self.channels.get(id) else { return };
         let last = channel.chain.height().saturating_sub(1);
-        let Some(block) = channel.chain.held(last) else { return };
-        let removed: Vec<PkiId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| !scope.organizations.contains(&peer.organization))
-            .map(|(pki_id, _)| *pki_id)
-            .collect();
-        for peer in removed {
-            self.send_block(peer, id, last, BulkKind::Reply, None, block.clone());
-        }
+        self.scopes.insert(id.clone(), scope);
+        self.scopes_changed(now);
+        self.send_last_block_to_removed(&id, last);
+        self.membership.handle_trust_changed(now, self.authority.as_ref());
     }
 
     fn scopes_changed(&mut self, now: Time) {
         let anchors = self.channels.values().flat_map(|channel| channel.anchors.iter().cloned()).collect();
         self.membership.set_anchors(now, anchors);
+        self.sort_guests(now);
         self.offer_proofs_to_all();
         self.relink_all(now);
     }
@@ -255,13 +244,30 @@ impl Node {
         let claimed = entry.claim.map(|claim| claim.number);
         let Some(channel) = self.channels.get_mut(&id) else { return };
         if entry.probe {
-            if let Ok(block) = result {
-                channel.election.handle_newest(now, block.number().saturating_add(1));
-            }
-            return;
+            let newest = match result {
+                Ok(block) => block.number(),
+                Err(Rejection::Known { number, .. }) => number,
+                Err(_) => return,
+            };
+            return channel.election.handle_newest(now, newest.saturating_add(1));
         }
         let block = match result {
             Ok(block) => block,
+            Err(Rejection::Known { number, hash }) => {
+                self.counters.duplicate_blocks += 1;
+                if from.is_none() {
+                    channel.reconciliation.handle_confirmation(now, number);
+                } else if !channel.chain.holds(number) {
+                    channel.reconciliation.handle_dropped(now, number);
+                }
+                if let (Some(peer), Some(claim)) = (from, entry.claim)
+                    && !claim.fits(number, hash)
+                {
+                    channel.reconciliation.handle_bad_block(now, peer, claim.number);
+                    self.penalise(peer, Penalty::WrongBlock);
+                }
+                return self.reconcile(now, &id);
+            }
             Err(Rejection::Untimely(_)) => {
                 if let Some(number) = claimed {
                     channel.reconciliation.handle_dropped(now, number);
@@ -322,12 +328,10 @@ impl Node {
                     self.rest_from_orderer(now, id);
                 }
             }
+            Offer::Committed => self.compare(id, block),
             Offer::Conflict { kept } => {
-                self.fork(id, block);
-                if self.config.halt_on_equivocation {
-                    let reason =
-                        format!("the orderers signed two blocks {number}: {kept} is kept, {hash} is not");
-                    return self.outputs.push_back(Output::Halt { channel: id.clone(), reason });
+                if self.conflict(id, block, kept) {
+                    return;
                 }
             }
         }
@@ -337,6 +341,9 @@ impl Node {
     fn commit_ready(&mut self, now: Time, id: &ChannelId) {
         loop {
             let Some(channel) = self.channels.get_mut(id) else { return };
+            if channel.halted {
+                return;
+            }
             match channel.chain.poll_commit() {
                 Some(Ok(block)) => self.outputs.push_back(Output::Commit { channel: id.clone(), block }),
                 Some(Err(block)) => {
@@ -345,7 +352,7 @@ impl Node {
                         block.number()
                     );
                     self.fork(id, block);
-                    return self.outputs.push_back(Output::Halt { channel: id.clone(), reason });
+                    return self.halt(id, reason);
                 }
                 None => break,
             }
@@ -390,11 +397,6 @@ impl Node {
         }
     }
 
-    fn fork(&mut self, id: &ChannelId, block: AuthenticBlock) {
-        self.event(Event::Fork { channel: id.clone(), number: block.number(), dropped: block.hash() });
-        self.outputs.push_back(Output::KeepEvidence { channel: id.clone(), block });
-    }
-
     pub(super) fn handle_committed(&mut self, now: Time, id: &ChannelId, height: u64, tip: Digest) {
         let interval = self.config.publish_state_info_interval;
         let Some(channel) = self.channels.get_mut(id) else { return };
@@ -411,10 +413,11 @@ impl Node {
     /// Answers a request as far as the bounds allow and says what will not come.
     pub(super) fn serve(&mut self, peer: PkiId, id: &ChannelId, request: &Request) {
         let Some(channel) = self.channels.get_mut(id) else { return };
+        let Some(link) = self.peers.get(&peer).and_then(|remote| remote.links.link(id)) else { return };
         let numbers: BTreeSet<u64> = request.numbers.iter().copied().collect();
         let (mut blocks, mut refused, mut bytes) = (Vec::new(), Vec::new(), 0usize);
         for number in numbers {
-            match channel.chain.held(number) {
+            match channel.chain.held(number).filter(|_| link.may_have(number)) {
                 Some(held) if bytes < REPLY_BYTES_MAX && blocks.len() < REPLY_BLOCKS_MAX => {
                     if let Held::Memory(block) = &held {
                         bytes = bytes.saturating_add(block.size());

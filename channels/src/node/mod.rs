@@ -15,25 +15,30 @@
 //! # Equivocation
 //! Two authentic blocks of different header hash at one number mean that orderers signed two histories. The first stays, the
 //! other is kept as evidence and an alarm raised; only blocks that link to the own tip are followed. If the next authentic block links
-//! elsewhere the channel stops, since the orderers go on without us; with `halt_on_equivocation` it stops at once. A block at a number
-//! that is held already is verified only if its sender names another hash than ours.
+//! elsewhere the channel stops, since the orderers go on without us; with `halt_on_equivocation` it stops at once. This holds for every
+//! height: a block at a number that is held already is verified unless its sender names our hash, under the config that was in force at that
+//! height; whether it is the very block that was committed long ago says the ledger ([`Rejection::Known`] before verification,
+//! [`Output::Compare`] after it).
 //!
 //! # Isolation
 //! Every frame of a channel is encoded through a [`crate::isolation::ChannelLink`]; there is no other way. Frames that
 //! arrive are matched against the sender's links first. Push, digests and election go to own-organisation members
-//! only; heights and requests to all members.
+//! only; heights and requests to all members. Peers of an organisation that was removed are guests: see [`guests`].
 //!
 //! # Bounds
 //! Blocks being verified: [`VERIFYING_PER_PEER_MAX`] a peer and [`VERIFYING_BYTES_MAX`] together (a block over it is dropped
 //! and counted; it comes again by reconciliation); orderer blocks are bounded by the driver, which takes the next only when
-//! one is settled. Blocks are asked for while all channels together have less than [`ASKED_BYTES_MAX`] on the way. Headers being read: [`HEADER_READS_PER_PEER_MAX`] requests a peer; one more is dropped and counted. A request is answered up to [`REPLY_BYTES_MAX`] and [`REPLY_BLOCKS_MAX`], the
+//! one is settled. Blocks are asked for while all channels together have less than [`ASKED_BYTES_MAX`] on the way. Headers being read: [`HEADER_READS_PER_PEER_MAX`] requests a peer; one more is dropped and counted.
+//! Authentic blocks being compared with the ledger: [`COMPARING_MAX`]; one more is dropped and counted. A request is answered up to [`REPLY_BYTES_MAX`] and [`REPLY_BLOCKS_MAX`], the
 //! rest is refused.
 
 mod catch_up;
 #[cfg(test)]
 mod catch_up_tests;
 mod channel;
+mod equivocation;
 mod events;
+mod guests;
 mod peers;
 mod restore;
 #[cfg(test)]
@@ -63,7 +68,9 @@ use crate::wire::{FrameBody, Headers, Nonce};
 use catch_up::VerifyingHeaders;
 pub use catch_up::{ASKED_BYTES_MAX, HEADER_READS_PER_PEER_MAX};
 use channel::Channel;
+pub use equivocation::COMPARING_MAX;
 pub use events::{Event, Penalty};
+pub use guests::{GUEST_IDLE, GUESTS_MAX};
 use peers::Peer;
 
 /// Most blocks of one peer being verified at a time.
@@ -141,6 +148,14 @@ pub enum Rejection {
     /// It is not authentic; who sent it is to blame.
     #[error("{0}")]
     Forged(String),
+    /// Its header hash is that of the block this peer has at its number; it was not looked at any further.
+    #[error("it is known")]
+    Known {
+        /// Its number.
+        number: u64,
+        /// Its header hash.
+        hash: Digest,
+    },
     /// It cannot be judged now: it belongs under a config that is not known yet, or no longer in force. Nobody is to
     /// blame; it comes again by reconciliation.
     #[error("{0}")]
@@ -274,6 +289,15 @@ pub enum Input {
         /// In its place, or why not.
         result: Result<(), Rejection>,
     },
+    /// The answer to [`Output::Compare`].
+    Compared {
+        /// The channel.
+        channel: ChannelId,
+        /// The block that was compared.
+        block: AuthenticBlock,
+        /// Header hash of the committed block of its number; `None` if it could not be read.
+        kept: Option<Digest>,
+    },
     /// A block of [`Output::SendBlock`] could not be sent: the peer's queue is full, or the ledger failed.
     NotSent {
         /// To.
@@ -345,7 +369,8 @@ pub enum Output {
         /// The endpoint.
         endpoint: String,
     },
-    /// Verify a block in the worker pool and answer with [`Input::Verified`].
+    /// Verify a block in the worker pool and answer with [`Input::Verified`]. One whose header hash is `kept`, or is that of the
+    /// committed block of its number, is [`Rejection::Known`] before any other check.
     Verify {
         /// Names it.
         ticket: Ticket,
@@ -355,8 +380,17 @@ pub enum Output {
         claim: Option<Claim>,
         /// The verified header at the number that the sender names, if there is one: a block that fits it needs no signature checked.
         verified: Option<VerifiedHeader>,
+        /// Header hash of the block held at the number that the sender names, if it is known here.
+        kept: Option<Digest>,
         /// The block.
         body: Bytes,
+    },
+    /// Look up the header hash that the ledger has at the number of this authentic block, and answer with [`Input::Compared`].
+    Compare {
+        /// The channel.
+        channel: ChannelId,
+        /// The block.
+        block: AuthenticBlock,
     },
     /// Verify the signatures of headers in the worker pool and answer with [`Input::HeadersVerified`].
     VerifyHeaders {
@@ -441,6 +475,13 @@ pub enum Output {
         /// How.
         why: Penalty,
     },
+    /// Disconnect a peer that has done nothing wrong.
+    Disconnect {
+        /// Who.
+        peer: PkiId,
+        /// Why, in plain words.
+        reason: &'static str,
+    },
     /// Keep an authentic block that contradicts the own chain: proof that the orderers signed two histories.
     KeepEvidence {
         /// The channel.
@@ -470,6 +511,10 @@ pub struct NodeCounters {
     pub duplicate_blocks: u64,
     /// Blocks dropped because too many of the peer's, or too many bytes, were being verified.
     pub verifying_over_bound: u64,
+    /// Authentic blocks of committed numbers that were dropped because too many were being compared with the ledger.
+    pub comparing_over_bound: u64,
+    /// Guests that were sent away because there were too many.
+    pub guests_over_bound: u64,
     /// Blocks that did not verify.
     pub blocks_rejected: u64,
     /// Requests for headers dropped because the peer had others open.
@@ -507,6 +552,7 @@ pub struct Node {
     verifying_by_peer: BTreeMap<PkiId, usize>,
     verifying_headers: BTreeMap<Ticket, VerifyingHeaders>,
     reading_headers: BTreeMap<PkiId, usize>,
+    comparing: usize,
     next_ticket: u64,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
@@ -556,6 +602,7 @@ impl Node {
             verifying_by_peer: BTreeMap::new(),
             verifying_headers: BTreeMap::new(),
             reading_headers: BTreeMap::new(),
+            comparing: 0,
             next_ticket: 0,
             rng,
             outputs: VecDeque::new(),
@@ -589,6 +636,7 @@ impl Node {
             }
             Input::OrdererProbe { channel, found } => self.handle_probe(now, &channel, found),
             Input::Verified { ticket, result } => self.handle_verified(now, ticket, result),
+            Input::Compared { channel, block, kept } => self.handle_compared(&channel, block, kept),
             Input::Committed { channel, height, tip } => self.handle_committed(now, &channel, height, tip),
             Input::Lost { channel, numbers } => self.handle_lost(now, &channel, &numbers),
             Input::Restored { channel, number, peer, result } => {
@@ -633,6 +681,7 @@ impl Node {
             self.membership.handle_timeout(now, self.authority.as_ref());
         }
         self.round_trips.handle_timeout(now);
+        self.dismiss_idle_guests(now);
         let ids: Vec<ChannelId> = self
             .channels
             .iter()
@@ -649,7 +698,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Time> {
         let channels = self.channels.values().filter_map(Channel::next_deadline).min();
         let others = earliest(self.membership.next_deadline(), self.round_trips.next_deadline());
-        earliest(others, channels)
+        earliest(earliest(others, self.guests_deadline()), channels)
     }
 
     /// The next thing to do.
@@ -692,11 +741,11 @@ impl Node {
         self.channels.get(channel)?.reconciliation.height_claimed()
     }
 
-    /// Connected members of a channel.
+    /// Connected members of a channel; guests are none.
     pub fn channel_members(&self, channel: &ChannelId) -> Vec<PkiId> {
         self.peers
             .iter()
-            .filter(|(_, peer)| peer.links.link(channel).is_some())
+            .filter(|(_, peer)| peer.links.link(channel).is_some_and(|link| !link.is_limited()))
             .map(|(pki_id, _)| *pki_id)
             .collect()
     }

@@ -9,7 +9,7 @@ use super::{
 use crate::ChannelId;
 use crate::chain::Held;
 use crate::dissemination::BlockSource;
-use crate::isolation::{LinkChanges, Links};
+use crate::isolation::{ChannelLink, LinkChanges, Links};
 use crate::membership::{MembershipOutput, Probe};
 use crate::time::Time;
 use crate::wire::{
@@ -21,6 +21,8 @@ use crate::wire::{
 pub(super) struct Peer {
     pub(super) organization: MspId,
     pub(super) links: Links,
+    /// Since when a guest has been silent; `None`: it is a member.
+    pub(super) guest: Option<Time>,
 }
 
 impl Node {
@@ -36,9 +38,15 @@ impl Node {
             self.handle_disconnected(now, peer);
         }
         let links = Links::new(session, self.own.pki_id, peer, organization.clone());
-        self.peers.insert(peer, Peer { organization: organization.clone(), links });
-        self.membership.handle_connected(now, peer, organization, endpoint, self.authority.as_ref());
-        self.round_trips.handle_connected(now, peer);
+        let guest = self.is_former(&organization).then_some(now);
+        if guest.is_some() && !self.has_room_for_guest() {
+            return self.refuse_guest(peer);
+        }
+        self.peers.insert(peer, Peer { organization: organization.clone(), links, guest });
+        if guest.is_none() {
+            self.membership.handle_connected(now, peer, organization, endpoint, self.authority.as_ref());
+            self.round_trips.handle_connected(now, peer);
+        }
         self.offer_proofs(peer);
     }
 
@@ -49,13 +57,14 @@ impl Node {
         for channel in channels {
             self.unlink(now, peer, &channel);
         }
-        self.membership.handle_disconnected(now, peer);
+        if gone.guest.is_none() {
+            self.membership.handle_disconnected(now, peer);
+        }
     }
 
     pub(super) fn handle_control(&mut self, now: Time, peer: PkiId, frame: Bytes) {
-        if !self.peers.contains_key(&peer) {
-            return;
-        }
+        let Some(remote) = self.peers.get(&peer) else { return };
+        let is_guest = remote.guest.is_some();
         let body = match Frame::parse(frame) {
             Ok(body) => body,
             Err(error) => {
@@ -64,8 +73,15 @@ impl Node {
             }
         };
         // A pong has no other meaning here; every frame shows that its sender lives.
-        self.membership.handle_frame(now, peer, self.authority.as_ref());
+        if !is_guest {
+            self.membership.handle_frame(now, peer, self.authority.as_ref());
+        }
         match body {
+            FrameBody::Joined(joined) => self.handle_joined(now, peer, &joined),
+            FrameBody::Channel(frame) => self.handle_channel_frame(now, peer, frame),
+            FrameBody::Ping(nonce) => self.send_frame(peer, FrameBody::Pong(nonce)),
+            // All else is for members.
+            _ if is_guest => self.counters.unlinked_frames += 1,
             FrameBody::Alive(record) => {
                 self.membership.handle_records(now, peer, vec![record], self.authority.as_ref());
             }
@@ -75,9 +91,6 @@ impl Node {
             FrameBody::IdentityRequest(request) => {
                 self.membership.handle_identity_request(peer, &request.digests, self.authority.as_ref());
             }
-            FrameBody::Joined(joined) => self.handle_joined(now, peer, &joined),
-            FrameBody::Channel(frame) => self.handle_channel_frame(now, peer, frame),
-            FrameBody::Ping(nonce) => self.send_frame(peer, FrameBody::Pong(nonce)),
             FrameBody::Pong(Nonce { value }) => {
                 if self.round_trips.handle_pong(now, peer, value).is_some() {
                     self.tell_round_trip(peer);
@@ -120,7 +133,11 @@ impl Node {
         let Ok(header) = BulkHeader::parse(header) else { return };
         let Some(remote) = self.peers.get(&peer) else { return };
         let Some(id) = remote.links.channel_of(&header.tag) else { return };
-        if let Some(channel) = self.channels.get_mut(id).filter(|_| remote.organization == self.own.msp_id) {
+        if remote.links.link(id).is_none_or(ChannelLink::is_limited) || remote.organization != self.own.msp_id
+        {
+            return;
+        }
+        if let Some(channel) = self.channels.get_mut(id) {
             channel.dissemination.handle_bulk_started(now, &header, &channel.chain);
         }
     }
@@ -138,6 +155,10 @@ impl Node {
             self.counters.unlinked_frames += 1;
             return;
         };
+        if remote.links.link(&id).is_none_or(ChannelLink::is_limited) {
+            self.counters.unlinked_frames += 1;
+            return;
+        }
         let own_organization = remote.organization == self.own.msp_id;
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let hash = match header.hash.as_slice() {
@@ -164,16 +185,17 @@ impl Node {
                 .verifying
                 .values()
                 .any(|entry| entry.channel == id && entry.claim.is_some_and(|other| other == claim));
-        let contradicts = claim
-            .hash
-            .is_some_and(|claimed| channel.chain.kept_hash(claim.number).is_some_and(|kept| kept != claimed));
-        if is_arriving || (channel.chain.holds(claim.number) && !contradicts) {
+        let kept = channel.chain.kept_hash(claim.number).or_else(|| channel.chain.hash_at(claim.number));
+        let is_kept = kept.is_some() && kept == claim.hash;
+        if is_arriving || is_kept {
             self.counters.duplicate_blocks += 1;
             return self.reconcile(now, &id);
         }
         // Pushes come from the own organisation alone; from another the block is taken, but goes no further.
         let source = if push { BlockSource::Push(peer) } else { BlockSource::Reply(peer) };
-        self.verify(now, id, peer, claim, source, body);
+        let size = body.len();
+        let entry = Verifying { channel: id, claim: Some(claim), source, probe: false, since: now, size };
+        self.verify(now, peer, entry, kept, body);
     }
 
     pub(super) fn verify_orderer_block(&mut self, now: Time, channel: ChannelId, body: Bytes) {
@@ -181,44 +203,35 @@ impl Node {
             let size = body.len();
             let source = BlockSource::Orderer;
             let entry = Verifying { channel, claim: None, source, probe: false, since: now, size };
-            self.start_verifying(entry, body);
+            self.start_verifying(entry, None, body);
         }
     }
 
     pub(super) fn verify_probe(&mut self, now: Time, channel: ChannelId, body: Bytes) {
         let (size, source) = (body.len(), BlockSource::Orderer);
         let entry = Verifying { channel, claim: None, source, probe: true, since: now, size };
-        self.start_verifying(entry, body);
+        self.start_verifying(entry, None, body);
     }
 
-    fn verify(
-        &mut self,
-        now: Time,
-        channel: ChannelId,
-        peer: PkiId,
-        claim: Claim,
-        source: BlockSource,
-        body: Bytes,
-    ) {
-        let size = body.len();
+    fn verify(&mut self, now: Time, peer: PkiId, entry: Verifying, kept: Option<Digest>, body: Bytes) {
+        let size = entry.size;
         let crowded =
             self.verifying_bytes > 0 && self.verifying_bytes.saturating_add(size) > VERIFYING_BYTES_MAX;
         // Counted over reconnections: what the pool still works on does not go away with the connection.
         let of_peer = self.verifying_by_peer.get(&peer).copied().unwrap_or(0);
         if crowded || of_peer >= VERIFYING_PER_PEER_MAX {
             self.counters.verifying_over_bound += 1;
-            if let Some(channel) = self.channels.get_mut(&channel) {
+            if let (Some(claim), Some(channel)) = (entry.claim, self.channels.get_mut(&entry.channel)) {
                 channel.reconciliation.handle_dropped(now, claim.number);
                 channel.dissemination.handle_rejected(now, peer, claim.number);
             }
             return;
         }
         self.verifying_by_peer.insert(peer, of_peer + 1);
-        let entry = Verifying { channel, claim: Some(claim), source, probe: false, since: now, size };
-        self.start_verifying(entry, body);
+        self.start_verifying(entry, kept, body);
     }
 
-    fn start_verifying(&mut self, entry: Verifying, body: Bytes) {
+    fn start_verifying(&mut self, entry: Verifying, kept: Option<Digest>, body: Bytes) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let (channel, claim) = (entry.channel.clone(), entry.claim);
@@ -229,7 +242,7 @@ impl Node {
             *channel.arriving.entry(claim.number).or_default() += 1;
             verified = channel.reconciliation.header(claim.number).cloned();
         }
-        self.outputs.push_back(Output::Verify { ticket, channel, claim, verified, body });
+        self.outputs.push_back(Output::Verify { ticket, channel, claim, verified, kept, body });
     }
 
     fn handle_joined(&mut self, now: Time, peer: PkiId, joined: &Joined) {
@@ -245,9 +258,26 @@ impl Node {
             self.counters.unlinked_frames += 1;
             return;
         };
+        let is_limited = remote.links.link(&id).is_none_or(ChannelLink::is_limited);
         let own_organization = remote.organization == self.own.msp_id;
         let Some(channel) = self.channels.get_mut(&id) else { return };
         match frame.body {
+            Some(ChannelBody::Request(request)) if is_limited => {
+                self.note_guest_request(now, peer);
+                self.serve(peer, &id, &request);
+            }
+            Some(ChannelBody::HeadersRequest(request)) if is_limited => {
+                self.note_guest_request(now, peer);
+                self.serve_headers(peer, &id, &request);
+            }
+            // A former member is asked for nothing, so neither its height nor a refusal matters.
+            Some(ChannelBody::State(state)) if is_limited => {
+                let own = state.answer.then(|| channel.state());
+                if let Some(own) = own {
+                    self.send(peer, &id, own);
+                }
+            }
+            Some(_) if is_limited => self.counters.unlinked_frames += 1,
             Some(ChannelBody::State(state)) => {
                 let counted = channel.counted(state.height, &state.tip_hash);
                 channel.election.handle_claim(&peer, counted);
@@ -327,16 +357,19 @@ impl Node {
             let Some(remote) = self.peers.get(&peer) else { return };
             let own_organization = remote.organization == self.own.msp_id;
             let organization = remote.organization.clone();
-            let Some(tag) = remote.links.link(&id).map(|link| link.remote_tag()) else { continue };
-            self.outputs.push_back(Output::LinkOpened { peer, channel: id.clone(), tag });
+            let Some(link) = remote.links.link(&id) else { continue };
             let Some(channel) = self.channels.get_mut(&id) else { continue };
-            channel.reconciliation.handle_peer(now, peer, organization, own_organization);
-            if own_organization {
-                channel.dissemination.handle_peer(now, peer);
-                if let Some(round_trip) = self.round_trips.round_trip(&peer) {
-                    channel.dissemination.handle_round_trip(peer, round_trip);
+            if !link.is_limited() {
+                let tag = link.remote_tag();
+                self.outputs.push_back(Output::LinkOpened { peer, channel: id.clone(), tag });
+                channel.reconciliation.handle_peer(now, peer, organization, own_organization);
+                if own_organization {
+                    channel.dissemination.handle_peer(now, peer);
+                    if let Some(round_trip) = self.round_trips.round_trip(&peer) {
+                        channel.dissemination.handle_round_trip(peer, round_trip);
+                    }
+                    channel.election.handle_member(now, peer);
                 }
-                channel.election.handle_member(now, peer);
             }
             let state = channel.state();
             self.send(peer, &id, state);
@@ -364,7 +397,7 @@ impl Node {
     /// Sends a frame of a channel, if there is a link to send it by: the isolation of channels hangs on this.
     pub(super) fn send(&mut self, peer: PkiId, id: &ChannelId, body: ChannelBody) {
         let link = self.peers.get(&peer).and_then(|remote| remote.links.link(id));
-        if let Some(frame) = link.map(|link| link.encode(body)) {
+        if let Some(frame) = link.and_then(|link| link.encode(body)) {
             self.outputs.push_back(Output::SendControl { peer, frame });
         }
     }
@@ -383,7 +416,7 @@ impl Node {
             Held::Memory(block) => Some(block.hash()),
             Held::Ledger(_) => None,
         };
-        let header = link.encode_bulk(number, hash, kind, delegation);
+        let Some(header) = link.encode_bulk(number, hash, kind, delegation) else { return };
         self.outputs.push_back(Output::SendBlock { peer, channel: id.clone(), number, header, block });
     }
 

@@ -85,7 +85,11 @@ fn node_with(org_leader: bool, mode: DisseminationMode) -> Node {
     let start = Start { own, peer_id: vec![1], incarnation: 1, wall_start: 0, seed: 1 };
     let authority = ToyAuthority::new("Org1MSP", OWN, &["Org1MSP"]);
     let mut node = Node::new(config, start, Box::new(authority), Time::ZERO);
-    let scope = Scope { genesis_hash: genesis().hash(), organizations: ["Org1MSP".into()].into() };
+    let scope = Scope {
+        genesis_hash: genesis().hash(),
+        organizations: ["Org1MSP".into()].into(),
+        former: BTreeMap::new(),
+    };
     let tip = genesis().hash();
     let setup = ChannelSetup { channel: trade(), scope, anchors: BTreeSet::new(), height: 1, tip };
     node.handle(Time::ZERO, Input::Join(setup));
@@ -213,4 +217,243 @@ fn pings_are_answered_and_measured() {
     assert_eq!(node.round_trip(&peer), Some(Duration::from_millis(20)));
     node.handle(at(22), Input::RoundTrip { peer, round_trip: Duration::from_millis(4) });
     assert_eq!(node.round_trip(&peer), Some(Duration::from_millis(18)), "measured outside: one more sample");
+}
+
+/// Hands the node a block of another peer and gives what it wants then; verification finds it authentic.
+fn peer_sends(node: &mut Node, peer: PkiId, block: &AuthenticBlock) -> Vec<Output> {
+    push(node, peer, block);
+    for ticket in tickets(node) {
+        node.handle(at(2), Input::Verified { ticket, result: Ok(block.clone()) });
+    }
+    outputs(node)
+}
+
+fn evidence_of(outputs: &[Output]) -> Vec<Digest> {
+    let evidence = |output: &Output| match output {
+        Output::KeepEvidence { block, .. } => Some(block.hash()),
+        _ => None,
+    };
+    outputs.iter().filter_map(evidence).collect()
+}
+
+/// A node with blocks 1 to 30 committed, of which it remembers the last 10, connected to a peer.
+fn node_with_history(halt_on_equivocation: bool) -> (Node, PkiId, Vec<AuthenticBlock>) {
+    let mut node = node(true);
+    node.config.halt_on_equivocation = halt_on_equivocation;
+    let peer = PkiId::new(&"Org1MSP".into(), "peer1");
+    connect(&mut node, peer);
+    let blocks = chain_of(30, 100);
+    for block in &blocks {
+        orderer_sends(&mut node, at(1), block);
+        let (height, tip) = (block.number() + 1, block.hash());
+        node.handle(at(1), Input::Committed { channel: trade(), height, tip });
+    }
+    outputs(&mut node);
+    (node, peer, blocks)
+}
+
+#[test]
+fn a_second_authentic_block_is_evidence_at_every_height() {
+    let (mut node, peer, blocks) = node_with_history(false);
+    // Inside the window of recent blocks the node knows by itself.
+    let recent = AuthenticBlock::simulated(28, Digest([9; 32]), 100);
+    assert_eq!(evidence_of(&peer_sends(&mut node, peer, &recent)), vec![recent.hash()]);
+    // Below it the ledger says.
+    let old = AuthenticBlock::simulated(3, Digest([9; 32]), 100);
+    let wanted = peer_sends(&mut node, peer, &old);
+    let compare = |block: &AuthenticBlock| Output::Compare { channel: trade(), block: block.clone() };
+    assert!(wanted.contains(&compare(&old)) && evidence_of(&wanted).is_empty(), "{wanted:?}");
+    let kept = Some(blocks[2].hash());
+    node.handle(at(3), Input::Compared { channel: trade(), block: old.clone(), kept });
+    let wanted = outputs(&mut node);
+    assert_eq!(evidence_of(&wanted), vec![old.hash()]);
+    assert!(wanted.iter().any(|output| matches!(output, Output::Event(Event::Fork { number: 3, .. }))));
+    assert!(!wanted.iter().any(|output| matches!(output, Output::Halt { .. })));
+
+    // The very block that was committed is none, whether the node, verification or the ledger finds it out.
+    let duplicates = node.counters().duplicate_blocks;
+    push(&mut node, peer, &blocks[4]);
+    assert!(tickets(&mut node).is_empty());
+    let kept = Some(blocks[5].hash());
+    node.handle(at(4), Input::Compared { channel: trade(), block: blocks[5].clone(), kept });
+    assert_eq!(node.counters().duplicate_blocks, duplicates + 2);
+    push(&mut node, peer, &AuthenticBlock::simulated(6, Digest([8; 32]), 100));
+    let ticket = tickets(&mut node)[0];
+    let known = Rejection::Known { number: 6, hash: blocks[5].hash() };
+    node.handle(at(4), Input::Verified { ticket, result: Err(known) });
+    assert_eq!(node.counters().duplicate_blocks, duplicates + 3);
+    let wanted = outputs(&mut node);
+    let wrong = Output::Penalise { peer, why: Penalty::WrongBlock };
+    assert!(wanted.contains(&wrong), "it is not what the sender said: {wanted:?}");
+    assert!(evidence_of(&wanted).is_empty());
+    let (chain, _) = node.channel_counters(&trade()).unwrap();
+    assert_eq!(chain.conflicts, 2);
+}
+
+#[test]
+fn halting_on_equivocation_holds_for_old_blocks_too() {
+    let (mut node, peer, blocks) = node_with_history(true);
+    let old = AuthenticBlock::simulated(3, Digest([9; 32]), 100);
+    peer_sends(&mut node, peer, &old);
+    let kept = Some(blocks[2].hash());
+    node.handle(at(3), Input::Compared { channel: trade(), block: old.clone(), kept });
+    let outputs = outputs(&mut node);
+    let halt = outputs.iter().position(|output| matches!(output, Output::Halt { .. })).unwrap();
+    // The others hear of it first: both blocks, the own one before the other.
+    let sent = outputs[..halt].iter().filter_map(|output| match output {
+        Output::SendBlock { peer: to, number: 3, block, .. } if *to == peer => Some(block.clone()),
+        _ => None,
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), vec![Held::Ledger(3), Held::Memory(old.clone())]);
+    // Nothing is written from now on, and nothing sent a second time.
+    let next = AuthenticBlock::simulated(31, blocks[29].hash(), 100);
+    let later = peer_sends(&mut node, peer, &next);
+    assert!(!later.iter().any(|output| matches!(output, Output::Commit { .. })), "{later:?}");
+    let again = AuthenticBlock::simulated(30, Digest([8; 32]), 100);
+    let later = peer_sends(&mut node, peer, &again);
+    assert!(!later.iter().any(|output| matches!(output, Output::Halt { .. } | Output::SendBlock { .. })));
+}
+
+#[test]
+fn blocks_being_compared_with_the_ledger_are_bounded() {
+    let (mut node, peer, _) = node_with_history(false);
+    for seed in 0..=COMPARING_MAX {
+        let old = AuthenticBlock::simulated(3, Digest([seed as u8; 32]), 100);
+        let wanted = peer_sends(&mut node, peer, &old);
+        let asked = wanted.iter().any(|output| matches!(output, Output::Compare { .. }));
+        assert_eq!(asked, seed < COMPARING_MAX);
+    }
+    assert_eq!(node.counters().comparing_over_bound, 1);
+}
+
+mod removed_organisations {
+    use super::*;
+    use crate::isolation::LastBlock;
+    use crate::wire::{ChannelBody, ChannelFrame, Request};
+
+    const REMOVED: &str = "Org2MSP";
+
+    fn stranger(number: usize) -> PkiId {
+        PkiId::new(&REMOVED.into(), &format!("peer{number}"))
+    }
+
+    fn arrives(node: &mut Node, now: Time, peer: PkiId) {
+        let organization = REMOVED.into();
+        node.handle(now, Input::Connected { peer, organization, session: SESSION, endpoint: None });
+        let proofs = vec![proof(&genesis().hash(), &SESSION, &peer).to_vec()];
+        node.handle(
+            now,
+            Input::Control { peer, frame: Frame::encode_body(FrameBody::Joined(Joined { proofs })) },
+        );
+    }
+
+    /// Org2 is removed (or let in) by the highest block.
+    fn reconfigure(node: &mut Node, now: Time, is_member: bool) -> LastBlock {
+        let (height, hash) = node.height(&trade()).unwrap();
+        let last = LastBlock { number: height - 1, hash };
+        let mut organizations = BTreeSet::from(["Org1MSP".into()]);
+        let mut former = BTreeMap::new();
+        if is_member {
+            organizations.insert(REMOVED.into());
+        } else {
+            former.insert(REMOVED.into(), last);
+        }
+        let scope = Scope { genesis_hash: genesis().hash(), organizations, former };
+        node.handle(now, Input::Reconfigured { channel: trade(), scope, anchors: BTreeSet::new() });
+        last
+    }
+
+    fn ask(node: &mut Node, now: Time, peer: PkiId, numbers: Vec<u64>) {
+        let tag = proof(&genesis().hash(), &SESSION, &peer)[..crate::isolation::TAG_SIZE].to_vec();
+        let body = Some(ChannelBody::Request(Request { numbers }));
+        let frame = Frame::encode_body(FrameBody::Channel(ChannelFrame { tag, body }));
+        node.handle(now, Input::Control { peer, frame });
+    }
+
+    /// Numbers of blocks and heights of states sent to a peer, and numbers refused.
+    fn sent(node: &mut Node, peer: PkiId) -> (Vec<u64>, Vec<u64>, Vec<u64>) {
+        let (mut blocks, mut heights, mut refused) = (vec![], vec![], vec![]);
+        for output in outputs(node) {
+            match output {
+                Output::SendBlock { peer: to, number, .. } if to == peer => blocks.push(number),
+                Output::SendControl { peer: to, frame } if to == peer => match Frame::parse(frame).unwrap() {
+                    FrameBody::Channel(ChannelFrame { body: Some(ChannelBody::State(state)), .. }) => {
+                        heights.push(state.height);
+                    }
+                    FrameBody::Channel(ChannelFrame {
+                        body: Some(ChannelBody::Refusal(refusal)), ..
+                    }) => {
+                        refused.extend(refusal.numbers);
+                    }
+                    FrameBody::Joined(_) => {}
+                    other => panic!("a guest gets {other:?}"),
+                },
+                _ => {}
+            }
+        }
+        (blocks, heights, refused)
+    }
+
+    fn grow(node: &mut Node, blocks: &[AuthenticBlock]) {
+        for block in blocks {
+            orderer_sends(node, at(50), block);
+            let (height, tip) = (block.number() + 1, block.hash());
+            node.handle(at(50), Input::Committed { channel: trade(), height, tip });
+        }
+        node.handle_timeout(at(5_000));
+    }
+
+    /// The whole life: member, removed while connected, the chain grows, gone, back, behind, idle, let in again.
+    #[test]
+    fn get_the_chain_up_to_their_removal_and_nothing_later() {
+        let (mut node, _, blocks) = node_with_history(false);
+        let peer = stranger(0);
+        reconfigure(&mut node, at(10), true);
+        arrives(&mut node, at(11), peer);
+        assert!(node.channel_members(&trade()).contains(&peer) && node.membership().is_connected(&peer));
+        outputs(&mut node);
+
+        let last = reconfigure(&mut node, at(20), false);
+        assert_eq!(last.number, 30);
+        assert_eq!(sent(&mut node, peer).0, vec![30], "the block that removes them is pushed");
+        assert!(!node.channel_members(&trade()).contains(&peer) && !node.membership().is_connected(&peer));
+        let more = chain_of(40, 100)[30..].to_vec();
+        assert_eq!(more[0].previous_hash(), Some(blocks[29].hash()));
+        grow(&mut node, &more);
+        assert_eq!(node.height(&trade()).unwrap().0, 41);
+        assert_eq!(sent(&mut node, peer), (vec![], vec![], vec![]), "nothing later, not even the height");
+
+        node.handle(at(5_100), Input::Disconnected { peer });
+        arrives(&mut node, at(5_200), peer);
+        let (_, heights, _) = sent(&mut node, peer);
+        assert_eq!(heights, vec![31]);
+        ask(&mut node, at(5_300), peer, vec![4, 30, 31, 40]);
+        assert_eq!(sent(&mut node, peer), (vec![4, 30], vec![], vec![31, 40]));
+        push(&mut node, peer, &more[0]);
+        assert!(tickets(&mut node).is_empty(), "it is no source of blocks");
+
+        // Asking keeps it here, silence does not.
+        ask(&mut node, at(5_300) + GUEST_IDLE, peer, vec![5]);
+        node.handle_timeout(at(5_301) + GUEST_IDLE);
+        let away = |output: &Output| matches!(output, Output::Disconnect { peer: who, .. } if *who == peer);
+        assert!(!outputs(&mut node).iter().any(away));
+        node.handle_timeout(at(5_300) + GUEST_IDLE * 2);
+        assert!(outputs(&mut node).iter().any(away));
+
+        reconfigure(&mut node, at(90_000), true);
+        assert!(node.channel_members(&trade()).contains(&peer) && node.membership().is_connected(&peer));
+    }
+
+    #[test]
+    fn are_few_at_a_time() {
+        let (mut node, _, _) = node_with_history(false);
+        reconfigure(&mut node, at(10), false);
+        for number in 0..=GUESTS_MAX {
+            outputs(&mut node);
+            arrives(&mut node, at(11), stranger(number));
+            let refused = outputs(&mut node).iter().any(|output| matches!(output, Output::Disconnect { .. }));
+            assert_eq!(refused, number == GUESTS_MAX);
+        }
+        assert_eq!(node.counters().guests_over_bound, 1);
+    }
 }

@@ -60,4 +60,4 @@ pub use member::Member;
 pub use namespaces::Namespaces;
 pub use network::{Network, STOP_WITHIN};
 pub use payload::{Payload, Submission};
-pub use status::Status;
+pub use status::{Equivocation, Status};

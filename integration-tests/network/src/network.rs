@@ -1,5 +1,6 @@
 //! A network on this machine: who belongs to it, its links and its tools. [`processes`] starts and ends its processes.
 
+mod administration;
 mod processes;
 
 use std::collections::{BTreeMap, BTreeSet};

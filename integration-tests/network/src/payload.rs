@@ -164,7 +164,7 @@ impl Network {
 
     /// Configuration of an identity that may write to the channel: the client that `net init` makes in the first organisation, or
     /// the orderer itself in channels of others.
-    fn submitter(&self, channel: &str) -> Result<PathBuf, NetworkError> {
+    pub(crate) fn submitter(&self, channel: &str) -> Result<PathBuf, NetworkError> {
         let first = self.config().organizations.first().map(|organization| organization.msp_id.as_str());
         let channels = self.config().channels.iter().find(|known| known.name == channel);
         if channels

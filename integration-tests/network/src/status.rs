@@ -84,6 +84,23 @@ pub struct ChannelStatus {
     /// The orderer this peer pulls from at the moment.
     #[serde(default)]
     pub orderer: Option<String>,
+    /// Why the channel stands still, if it does.
+    #[serde(default)]
+    pub stopped: Option<String>,
+    /// Blocks that the orderers signed and that contradict the peer's chain.
+    #[serde(default)]
+    pub equivocations: Vec<Equivocation>,
+}
+
+/// A block that the orderers signed and that contradicts a peer's chain.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Equivocation {
+    /// Its number.
+    pub number: u64,
+    /// Header hash of the committed block of that number, hex, if there is one.
+    pub kept: Option<String>,
+    /// Its header hash, hex.
+    pub other: String,
 }
 
 /// What a peer knows about another one.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
+use grapevine_channels::block::AuthenticBlock;
 use grapevine_channels::chain::Held;
 use grapevine_channels::node::{Event as NodeEvent, Input, Output, Rejection, Ticket};
 use grapevine_channels::verify::VerifiedHeader;
 use grapevine_channels::wire::{ChannelBody, Frame, FrameBody, Headers};
-use grapevine_crypto::PkiId;
+use grapevine_crypto::{Digest, PkiId};
 
 use crate::checker::Check;
 use crate::event::{HostEvent, Message};
@@ -28,9 +29,18 @@ impl Simulation {
                 self.dial(peer, endpoint);
                 Ok(())
             }
-            Output::Verify { ticket, channel, body, .. } => {
+            Output::Verify { ticket, channel, kept, body, .. } => {
                 let channel = self.channel(&channel)?;
-                self.verify(peer, cause, ticket, channel, &body)
+                self.verify(peer, cause, ticket, channel, kept, &body)
+            }
+            Output::Compare { channel: id, block } => {
+                let channel = self.channel(&id)?;
+                let kept = self.hosts[peer].committed(channel, block.number()).map(AuthenticBlock::hash);
+                self.feed(peer, cause, Input::Compared { channel: id, block, kept })
+            }
+            // Nobody's organisation is removed here, so there are no guests to send away.
+            Output::Disconnect { reason, .. } => {
+                Err(format!("{} sends a member away: {reason}", self.truth.name(peer)))
             }
             Output::VerifyHeaders { ticket, channel, headers } => {
                 let channel = self.channel(&channel)?;
@@ -218,12 +228,19 @@ impl Simulation {
         cause: Cause,
         ticket: Ticket,
         channel: ChannelIndex,
+        kept: Option<Digest>,
         body: &[u8],
     ) -> Check {
         let result = self
             .orderer
             .verify(channel, body)
-            .ok_or_else(|| Rejection::Forged("no orderer of this channel signed it".into()));
+            .ok_or_else(|| Rejection::Forged("no orderer of this channel signed it".into()))
+            .and_then(|block| {
+                let committed = self.hosts[peer].committed(channel, block.number());
+                let kept = kept.or_else(|| committed.map(AuthenticBlock::hash));
+                let (number, hash) = (block.number(), block.hash());
+                if kept == Some(hash) { Err(Rejection::Known { number, hash }) } else { Ok(block) }
+            });
         let size = result.as_ref().map_or(self.scenario.block_bytes, |block| block.size());
         let from = match cause {
             Cause::Peer { from, .. } => Some(from),
@@ -238,7 +255,10 @@ impl Simulation {
         }
         let on_request = matches!(cause, Cause::Peer { on_request: true, .. });
         let settings = &self.scenario.settings;
-        let cost = settings.verify_cost + cost_of(settings.verify_cost_per_mb, size);
+        let cost = match result {
+            Err(Rejection::Known { .. }) => Duration::ZERO,
+            _ => settings.verify_cost + cost_of(settings.verify_cost_per_mb, size),
+        };
         let host = &mut self.hosts[peer];
         host.verifier_free_at = host.verifier_free_at.max(self.now) + cost;
         let wait = host.verifier_free_at.since(self.now);

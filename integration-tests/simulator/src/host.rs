@@ -143,6 +143,11 @@ impl Host {
         self.ledgers[channel].len() as u64
     }
 
+    /// The block of this number on disk.
+    pub(crate) fn committed(&self, channel: ChannelIndex, number: u64) -> Option<&AuthenticBlock> {
+        self.ledgers[channel].get(usize::try_from(number).ok()?)
+    }
+
     /// The channel that bulk messages of this peer with this tag belong to.
     pub(crate) fn channel_of(&self, from: Site, tag: &[u8]) -> Option<ChannelIndex> {
         let first = (from, 0, [0; TAG_SIZE]);

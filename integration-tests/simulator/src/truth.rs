@@ -82,7 +82,7 @@ impl Truth {
             channels.push(ChannelTruth {
                 id: plan.name.parse().map_err(|error| format!("channel {}: {error}", plan.name))?,
                 organizations: plan.organizations.iter().copied().collect(),
-                scope: Scope { genesis_hash: genesis.hash(), organizations },
+                scope: Scope { genesis_hash: genesis.hash(), organizations, former: BTreeMap::new() },
                 anchors: anchors
                     .map(|peer| peer.external_endpoint.clone())
                     .filter(|e| !e.is_empty())

@@ -22,6 +22,9 @@ pub(crate) struct UpdateArgs {
     /// Replaces the anchor peers of an organisation; again for each further anchor. `MSPID=` removes them all.
     #[arg(long, value_name = "MSPID=HOST:PORT", value_parser = anchor)]
     anchor: Vec<(MspId, Option<Endpoint>)>,
+    /// Replaces the addresses of an ordering organisation's orderers; again for each further address.
+    #[arg(long, value_name = "MSPID=HOST:PORT", value_parser = endpoint)]
+    orderer_endpoint: Vec<(MspId, Endpoint)>,
     /// Removes an application organisation.
     #[arg(long, value_name = "MSPID")]
     remove_org: Vec<String>,
@@ -50,7 +53,7 @@ pub(crate) async fn run(arguments: UpdateArgs) -> Result<()> {
     let edits = edits(&arguments)?;
     if edits.is_empty() {
         bail!(
-            "nothing to change; give at least one of --anchor, --remove-org, --add-org, --batch-count, --crl"
+            "nothing to change; give at least one of --anchor, --orderer-endpoint, --remove-org, --add-org, --batch-count, --crl"
         );
     }
     let channel = arguments.channel;
@@ -72,6 +75,13 @@ fn edits(arguments: &UpdateArgs) -> Result<Vec<Edit>> {
     for (organization, anchors) in anchors {
         edits.push(Edit::AnchorPeers { organization: organization.clone(), anchors });
     }
+    let mut endpoints: BTreeMap<&MspId, Vec<Endpoint>> = BTreeMap::new();
+    for (organization, endpoint) in &arguments.orderer_endpoint {
+        endpoints.entry(organization).or_default().push(endpoint.clone());
+    }
+    for (organization, endpoints) in endpoints {
+        edits.push(Edit::OrdererEndpoints { organization: organization.clone(), endpoints });
+    }
     for (organization, file) in &arguments.crl {
         let pem = read(file, "certificate revocation list")?;
         edits.push(Edit::RevocationList { organization: organization.clone(), pem });
@@ -91,6 +101,11 @@ fn split(text: &str) -> Result<(MspId, &str), String> {
 fn path_of(text: &str) -> Result<(MspId, PathBuf), String> {
     let (id, path) = split(text)?;
     if path.is_empty() { Err("the path is missing".into()) } else { Ok((id, Path::new(path).to_owned())) }
+}
+
+fn endpoint(text: &str) -> Result<(MspId, Endpoint), String> {
+    let (id, endpoint) = anchor(text)?;
+    endpoint.map(|endpoint| (id, endpoint)).ok_or_else(|| "the address is missing".into())
 }
 
 fn anchor(text: &str) -> Result<(MspId, Option<Endpoint>), String> {

@@ -2,7 +2,7 @@
 
 use grapevine_channels::config::Endpoint;
 use grapevine_channels::genesis::{ApplicationOrg, application_org_group};
-use grapevine_channels::proto::configtx::{ConfigGroup, ConfigValue};
+use grapevine_channels::proto::configtx::{ConfigGroup, ConfigValue, OrdererAddresses};
 use grapevine_channels::proto::orderer::BatchSize;
 use grapevine_channels::proto::peer::{AnchorPeer, AnchorPeers};
 use grapevine_crypto::MspId;
@@ -14,6 +14,7 @@ const ORDERER: &str = "Orderer";
 const MSP: &str = "MSP";
 const BATCH_SIZE: &str = "BatchSize";
 const ANCHOR_PEERS: &str = "AnchorPeers";
+const ENDPOINTS: &str = "Endpoints";
 /// The policy by which configtxgen's values are changed.
 const ADMINS: &str = "Admins";
 
@@ -26,6 +27,13 @@ pub enum Edit {
         organization: MspId,
         /// All its anchor peers.
         anchors: Vec<Endpoint>,
+    },
+    /// Replaces the addresses of an ordering organisation's orderers.
+    OrdererEndpoints {
+        /// The organisation.
+        organization: MspId,
+        /// All its addresses.
+        endpoints: Vec<Endpoint>,
     },
     /// Removes an application organisation.
     RemoveOrganization(MspId),
@@ -61,6 +69,9 @@ impl Edit {
     pub fn apply(&self, root: &mut ConfigGroup) -> Result<(), EditError> {
         match self {
             Self::AnchorPeers { organization, anchors } => set_anchors(root, organization, anchors),
+            Self::OrdererEndpoints { organization, endpoints } => {
+                set_endpoints(root, organization, endpoints)
+            }
             Self::RemoveOrganization(organization) => {
                 let application = group(root, APPLICATION)?;
                 let name = group_name(application, organization)
@@ -115,6 +126,20 @@ fn set_anchors(root: &mut ConfigGroup, msp_id: &MspId, anchors: &[Endpoint]) -> 
         .entry(ANCHOR_PEERS.to_owned())
         .or_insert_with(|| ConfigValue { mod_policy: ADMINS.to_owned(), ..ConfigValue::default() });
     value.value = encoded;
+    Ok(())
+}
+
+fn set_endpoints(root: &mut ConfigGroup, msp_id: &MspId, endpoints: &[Endpoint]) -> Result<(), EditError> {
+    let unknown = || EditError::UnknownOrganization(msp_id.clone());
+    let orderer = group(root, ORDERER)?;
+    let name = group_name(orderer, msp_id).ok_or_else(unknown)?;
+    let organization = orderer.groups.get_mut(&name).ok_or_else(unknown)?;
+    let value = organization
+        .values
+        .entry(ENDPOINTS.to_owned())
+        .or_insert_with(|| ConfigValue { mod_policy: ADMINS.to_owned(), ..ConfigValue::default() });
+    let addresses = endpoints.iter().map(ToString::to_string).collect();
+    value.value = OrdererAddresses { addresses }.encode_to_vec();
     Ok(())
 }
 

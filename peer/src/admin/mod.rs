@@ -29,8 +29,8 @@ mod socket;
 
 pub use client::{AdminClient, AdminClientError};
 pub use protocol::{
-    AdminCall, AdminRequest, AdminResponse, CatchUp, ChannelStatus, LeadershipStatus, MemberState,
-    MemberStatus, Status, WireRequest,
+    AdminCall, AdminRequest, AdminResponse, CatchUp, ChannelStatus, Equivocation, LeadershipStatus,
+    MemberState, MemberStatus, Status, WireRequest,
 };
 pub use server::AdminServer;
 pub use socket::AdminSocketError;

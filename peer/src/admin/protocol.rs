@@ -149,6 +149,21 @@ pub struct ChannelStatus {
     /// Why the channel stands still, if it was stopped.
     #[serde(default)]
     pub stopped: Option<String>,
+    /// Numbers at which the orderers signed two blocks, as far as evidence is kept.
+    #[serde(default)]
+    pub equivocations: Vec<Equivocation>,
+}
+
+/// A block of a channel that its orderers signed and that contradicts the own chain: another one stands at its number, or
+/// it does not follow the last one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Equivocation {
+    /// Number of both.
+    pub number: u64,
+    /// Header hash of the committed one, hex; `None` while the ledger has no block of this number.
+    pub kept: Option<String>,
+    /// Header hash of the other one, hex.
+    pub other: String,
 }
 
 /// Why a peer leads.

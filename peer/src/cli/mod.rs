@@ -1,16 +1,17 @@
-//! The command line: `grapevine run | net init | channel join|list|info|export|verify|repair|verify-blocks|config show | block show |
+//! The command line: `grapevine run | net init | channel join|list|info|export|verify|repair|evidence|verify-blocks|config show | block show |
 //! status`.
 //!
 //! - Results go to standard output, everything else to standard error. A reader that stops reading (`grapevine … | head`) ends
 //!   the command quietly.
 //! - Every failure is one line on standard error that says what to do, and exit code 1; wrong usage is exit code 2.
-//! - `channel list|info|export|config show` and `block show` read the ledger's files, whether the peer runs or not; heights come from the running peer where
+//! - `channel list|info|export|evidence|config show` and `block show` read the ledger's files, whether the peer runs or not; heights come from the running peer where
 //!   there is one, since files are seen as they stood when they were opened.
 //! - `GRAPEVINE_LOG` sets what `run` logs, as in `GRAPEVINE_LOG=info,grapevine_peer=debug`; the default is `info`.
 
 mod block;
 mod channel;
 mod config_show;
+mod evidence;
 mod export;
 mod join;
 mod net;
@@ -145,6 +146,20 @@ enum ChannelCommand {
         #[arg(long, value_name = "DIR")]
         blocks_dir: Option<PathBuf>,
     },
+    /// Show blocks that the orderers signed and that contradict this peer's chain
+    Evidence {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Name of the channel
+        #[arg(short, long, value_name = "NAME")]
+        channel: String,
+        /// Directory to write the blocks to, one file NUMBER-HASH.block each
+        #[arg(long, value_name = "DIR")]
+        blocks_dir: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at a channel's config
     #[command(subcommand)]
     Config(ChannelConfigCommand),
@@ -257,6 +272,10 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Channel(ChannelCommand::Export { config, channel, output, blocks_dir }) => {
             let (settings, channel) = (settings::load(&config.config)?, settings::channel(&channel)?);
             export::export(&settings, &channel, output.as_deref(), blocks_dir.as_deref())
+        }
+        Command::Channel(ChannelCommand::Evidence { config, channel, blocks_dir, json }) => {
+            let (settings, channel) = (settings::load(&config.config)?, settings::channel(&channel)?);
+            evidence::show(&settings, &channel, blocks_dir.as_deref(), json)
         }
         Command::Channel(ChannelCommand::Config(ChannelConfigCommand::Show { config, channel, json })) => {
             config_show::show(&settings::load(&config.config)?, &settings::channel(&channel)?, json)

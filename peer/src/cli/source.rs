@@ -9,8 +9,10 @@ use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{BLOCK_SIZE_MAX, Block};
 use grapevine_channels::config::ChannelConfig;
+use grapevine_crypto::Digest;
 
 use super::settings::Settings;
+use crate::history;
 use crate::ledger::{Ledger, LedgerError};
 
 /// Reads a file that is no larger than a block can be.
@@ -46,34 +48,33 @@ impl StoredChannel {
 
     /// A block that is there.
     pub(super) fn block(&self, number: u64) -> anyhow::Result<Block> {
-        let encoded = self.ledger.block(&self.channel, number)?.with_context(|| {
-            let (channel, height) = (&self.channel, self.height);
-            format!("the ledger has no block {number} of channel {channel}: its height is {height}")
-        })?;
-        let size_max = encoded.len();
-        Block::decode(encoded, size_max)
-            .with_context(|| format!("block {number} of channel {} cannot be read", self.channel))
+        history::block(&self.ledger, &self.channel, number)
+    }
+
+    /// The blocks kept as evidence against the orderers.
+    pub(super) fn evidence(&self) -> anyhow::Result<Vec<Block>> {
+        let decode = |bytes: Bytes| {
+            let size_max = bytes.len();
+            Block::decode(bytes, size_max).context("a block kept as evidence cannot be read")
+        };
+        self.ledger.evidence(&self.channel)?.into_iter().map(decode).collect()
+    }
+
+    /// Header hash of a block; `None` if it is not there.
+    pub(super) fn header_hash(&self, number: u64) -> anyhow::Result<Option<Digest>> {
+        Ok(self.ledger.header_hash(&self.channel, number)?.filter(|_| number < self.height))
     }
 
     /// The newest config.
     pub(super) fn newest_config(&self) -> anyhow::Result<Arc<ChannelConfig>> {
-        self.config_of(&self.block(self.height.saturating_sub(1))?)
+        history::config_after(&self.ledger, &self.channel, self.height.saturating_sub(1))
     }
 
     /// The config that was in force when a block was made: for a config block, the one before it. None before block 0.
     pub(super) fn config_before(&self, block: &Block) -> anyhow::Result<Option<Arc<ChannelConfig>>> {
         match block.number().checked_sub(1) {
-            Some(previous) => self.config_of(&self.block(previous)?).map(Some),
+            Some(previous) => history::config_after(&self.ledger, &self.channel, previous).map(Some),
             None => Ok(None),
         }
-    }
-
-    /// The config in force after a block.
-    fn config_of(&self, block: &Block) -> anyhow::Result<Arc<ChannelConfig>> {
-        let number = block.last_config_index().filter(|_| block.number() > 0).unwrap_or(0);
-        let config = ChannelConfig::from_block(&self.block(number)?);
-        let config =
-            config.with_context(|| format!("the config of channel {} cannot be read", self.channel))?;
-        Ok(Arc::new(config))
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::output;
 use super::settings::Settings;
-use crate::admin::{AdminClient, ChannelStatus, MemberState, Status};
+use crate::admin::{AdminClient, ChannelStatus, Equivocation, MemberState, Status};
 
 pub(super) fn status(settings: &Settings, json: bool) -> anyhow::Result<()> {
     let status = AdminClient::new(&settings.data).status()?;
@@ -41,6 +41,7 @@ fn render(status: &Status) -> String {
     text.push_str(&output::table(&rows));
     text.extend(status.channels.iter().filter_map(why_it_leads));
     for channel in &status.channels {
+        alarms(&mut text, channel);
         if let Some(reason) = &channel.not_ready {
             text.push_str(&format!("{} is not ready: {reason}\n", channel.channel));
         }
@@ -87,10 +88,42 @@ fn why_it_leads(channel: &ChannelStatus) -> Option<String> {
     ))
 }
 
+/// What an operator must not overlook.
+fn alarms(text: &mut String, channel: &ChannelStatus) {
+    let name = &channel.channel;
+    if let Some(reason) = &channel.stopped {
+        text.push_str(&format!("\nSTOPPED: channel {name}: {reason}\n"));
+    }
+    for Equivocation { number, kept, other } in &channel.equivocations {
+        let kept = kept.as_deref().unwrap_or("none yet");
+        text.push_str(&format!(
+            "\nALARM: channel {name}: the orderers signed another block {number}, {other}; committed is {kept}. \
+             See: grapevine channel evidence -c {name}\n"
+        ));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::admin::{LeadershipStatus, MemberStatus};
+
+    #[test]
+    fn shows_what_must_not_be_overlooked() {
+        let equivocations = vec![Equivocation { number: 4, kept: Some("aa".into()), other: "bb".into() }];
+        let channel = ChannelStatus {
+            channel: "trade".to_owned(),
+            stopped: Some("the ledger refused block 5".to_owned()),
+            equivocations,
+            ..Default::default()
+        };
+        let text = render(&Status { channels: vec![channel], ..Default::default() });
+        assert!(text.contains("STOPPED: channel trade: the ledger refused block 5"), "{text}");
+        assert!(
+            text.contains("ALARM: channel trade") && text.contains("block 4, bb; committed is aa"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn shows_leader_by_name_and_members() {

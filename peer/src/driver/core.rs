@@ -11,13 +11,15 @@ use grapevine_channels::ChannelId;
 use grapevine_channels::block::{AuthenticBlock, BLOCK_SIZE_MAX, Block};
 use grapevine_channels::chain::Held;
 use grapevine_channels::config::ChannelConfig;
-use grapevine_channels::isolation::Scope;
+use grapevine_channels::isolation::{LastBlock, Scope};
 use grapevine_channels::node::{ChannelSetup, Event, Input, Node, Output};
 use grapevine_channels::time::Time;
 use grapevine_channels::wire::Headers;
 use grapevine_configs::PeerConfig;
+use grapevine_crypto::{Digest, MspId};
 use tokio::sync::mpsc;
 
+use super::alarms::Alarms;
 use super::limits::Limits;
 use super::orderer::{OrdererNews, Orderers};
 use super::progress::{self, ProgressLog};
@@ -25,10 +27,11 @@ use super::reader::{ReaderNews, Reading, Wanted};
 use super::restorer::{Restored, Restorer};
 use super::stations::Stations;
 use super::trust::Trust;
-use super::verifier::{Job, Judged, Verdict, Verifier};
+use super::verifier::{Finding, Job, Judged, Verdict, Verifier};
 use super::{INCARNATION_KEY, STOP_GRACE, status};
 use crate::admin::{AdminCall, AdminRequest, AdminResponse};
 use crate::deliver_server::{DeliverChannels, DeliverServer};
+use crate::history;
 use crate::ledger::{CommitRefused, Ledger, LedgerError, LedgerReport, LedgerThread};
 use crate::net::{NetEvent, NetHandle};
 
@@ -38,6 +41,8 @@ const ORDERER_DISTRUST: Duration = Duration::from_secs(1);
 const ORDERER_RESTART: Duration = Duration::from_millis(200);
 /// A peer whose organisation was removed is disconnected after this long.
 const REMOVAL_GRACE: Duration = Duration::from_millis(500);
+/// A channel that halts is left after this long.
+const HALT_GRACE: Duration = Duration::from_millis(500);
 /// Being outbid this soon after a start is by a former self.
 const FORMER_SELF: Duration = Duration::from_secs(60);
 /// Most config blocks being committed at a time; they come one by one.
@@ -48,7 +53,7 @@ const CONFIG_BLOCKS_MAX: usize = 64;
 pub(super) struct Feeds {
     pub(super) net_events: mpsc::Receiver<NetEvent>,
     pub(super) ledger_reports: mpsc::Receiver<LedgerReport>,
-    pub(super) verdicts: mpsc::UnboundedReceiver<Verdict>,
+    pub(super) findings: mpsc::UnboundedReceiver<Finding>,
     pub(super) orderer_news: mpsc::Receiver<OrdererNews>,
     pub(super) reader_news: mpsc::Receiver<ReaderNews>,
     pub(super) restored: mpsc::Receiver<Restored>,
@@ -84,6 +89,10 @@ pub(super) struct Core {
     pub(super) dismissals: BTreeMap<grapevine_crypto::PkiId, (Instant, String)>,
     /// Channels that were stopped, and why.
     pub(super) halted: BTreeMap<ChannelId, String>,
+    /// Halted channels, and when to leave each.
+    pub(super) leaving: BTreeMap<ChannelId, Instant>,
+    /// Channels whose orderers signed two histories.
+    pub(super) alarms: Alarms,
     /// Orderer streams to start again later.
     pub(super) restarts: BTreeMap<ChannelId, Instant>,
     /// What clients' streams know of the channels.
@@ -129,7 +138,7 @@ impl Core {
                         break Err(error);
                     }
                 }
-                Some(verdict) = feeds.verdicts.recv() => self.verdict(verdict),
+                Some(finding) = feeds.findings.recv() => self.finding(finding),
                 Some(news) = feeds.orderer_news.recv() => self.orderer_news(news),
                 Some(news) = feeds.reader_news.recv() => self.reader_news(news),
                 Some(Restored { channel, number, peer, result }) = feeds.restored.recv() => {
@@ -172,7 +181,8 @@ impl Core {
         let deadline = self.node.next_deadline().map(|at| self.started + Duration::from_nanos(at.as_nanos()));
         let restart = self.restarts.values().min().copied();
         let dismissal = self.dismissals.values().map(|(at, _)| *at).min();
-        let wake = deadline.into_iter().chain(restart).chain(dismissal);
+        let leave = self.leaving.values().min().copied();
+        let wake = deadline.into_iter().chain(restart).chain(dismissal).chain(leave);
         wake.fold(self.progress_log.next(), Instant::min)
     }
 
@@ -187,6 +197,11 @@ impl Core {
             } else {
                 self.net.disconnect(peer, &format!("no longer a member: {reason}"));
             }
+        }
+        let left: Vec<ChannelId> =
+            self.leaving.extract_if(.., |_, at| *at <= now).map(|(id, _)| id).collect();
+        for channel in left {
+            self.feed(Input::Leave(channel));
         }
         let due: Vec<ChannelId> =
             self.restarts.iter().filter(|(_, at)| **at <= now).map(|(channel, _)| channel.clone()).collect();
@@ -272,6 +287,15 @@ impl Core {
             ReaderNews::NotSent { peer, channel, number } => Input::NotSent { peer, channel, number },
             ReaderNews::Headers { peer, channel, headers } => Input::HeadersRead { peer, channel, headers },
         });
+    }
+
+    fn finding(&mut self, finding: Finding) {
+        match finding {
+            Finding::Verdict(verdict) => self.verdict(verdict),
+            Finding::Compared { channel, block, kept } => {
+                self.feed(Input::Compared { channel, block, kept });
+            }
+        }
     }
 
     fn verdict(&mut self, Verdict { ticket, channel, result }: Verdict) {
@@ -369,22 +393,18 @@ impl Core {
         self.repair.as_ref().is_some_and(|(of, task)| of == channel && !task.is_finished())
     }
 
-    /// Joins a channel by its genesis block, if it is not joined.
+    /// Joins a channel by its genesis block, if it is not joined. An organisation that came later is not in that block: its peers
+    /// follow the chain to the config that lets them in.
     fn join(&mut self, genesis: Bytes) -> anyhow::Result<ChannelId> {
         let block = Block::decode(genesis, BLOCK_SIZE_MAX)?;
         let config = ChannelConfig::from_block(&block)?;
-        let own = self.trust.signer().identity().msp_id();
-        if !config.application_orgs().contains_key(own) {
-            bail!(
-                "{own} is not a member of channel {}: join with a genesis block that lists it",
-                config.channel_id()
-            );
-        }
         let channel = config.channel_id().clone();
         let known = self.ledger.channels().contains(&channel);
         self.ledger.create_channel(&channel, &AuthenticBlock::genesis(&block)?)?;
         if !known {
-            tracing::info!(%channel, "joined");
+            let own = self.trust.signer().identity().msp_id();
+            let is_member = config.application_orgs().contains_key(own);
+            tracing::info!(%channel, is_member, "joined");
             self.enter(&channel)?;
         }
         Ok(channel)
@@ -392,46 +412,36 @@ impl Core {
 
     /// Starts the machines of a channel that the ledger holds.
     fn enter(&mut self, channel: &ChannelId) -> anyhow::Result<()> {
-        let config = Arc::new(self.newest_config(channel)?);
-        let genesis_hash = self.ledger.genesis_hash(channel).context("the genesis block is missing")?;
         let (number, tip) = self.ledger.tip(channel).context("the ledger has no block of the channel")?;
-        self.trust.set_channel(config.clone());
+        let config = history::config_after(&self.ledger, channel, number)?;
+        self.alarms.load(&self.ledger, channel)?;
+        self.client_channels.set(config.clone(), number.saturating_add(1));
+        let own = self.trust.signer().identity().msp_id().clone();
+        let removals = history::removals(&self.ledger, channel, &config);
+        if let Some(removal) = removals.get(&own) {
+            self.halt(channel, removed_by(removal.last.number, &own));
+            return Ok(());
+        }
+        let genesis_hash = self.ledger.genesis_hash(channel).context("the genesis block is missing")?;
+        self.trust.enter(config.clone(), removals);
         self.limits.set_block_size(channel, config.block_size_max());
         self.verifier.add_channel(config.clone());
         let setup = ChannelSetup {
             channel: channel.clone(),
-            scope: scope(genesis_hash, &config),
+            scope: self.scope(genesis_hash, &config),
             anchors: anchors(&config),
             height: number.saturating_add(1),
             tip,
         };
-        self.client_channels.set(config, setup.height);
         self.feed(Input::Join(setup));
         Ok(())
     }
 
-    /// The config that the last block of the ledger lies under.
-    fn newest_config(&self, channel: &ChannelId) -> anyhow::Result<ChannelConfig> {
-        let read = |number: u64| -> anyhow::Result<Block> {
-            // The newest config block is kept twice, so that damage to one of the two does not keep the peer out.
-            let copy = self.ledger.config_block(channel).ok().flatten();
-            let bytes = match (self.ledger.block(channel, number), copy) {
-                (Err(_), Some((newest, copy))) if newest == number => copy,
-                (read, _) => read?.context("a block of the ledger is missing")?,
-            };
-            Ok(AuthenticBlock::stored(bytes)?.block().clone())
-        };
-        // A tip that is damaged is block 0, or opening would have cut it.
-        let last = self.ledger.height(channel).saturating_sub(1);
-        let tip = read(last)?;
-        let number = tip.last_config_index().filter(|_| last > 0).unwrap_or(0);
-        let config = if number == tip.number() { tip } else { read(number)? };
-        ChannelConfig::from_block(&config)
-            .with_context(|| format!("channel {channel}: the config in block {number} cannot be used"))
-    }
-
     /// A config block is on disk: what it says holds from now on.
     fn new_config(&mut self, channel: &ChannelId, block: &AuthenticBlock) {
+        let own = self.trust.signer().identity().msp_id().clone();
+        let lists_own = |config: &Arc<ChannelConfig>| config.application_orgs().contains_key(&own);
+        let was_member = self.verifier.config(channel).is_some_and(|config| lists_own(&config));
         let config = match self.verifier.committed(channel, &block.hash()) {
             Some(Ok(config)) => config,
             Some(Err(reason)) => {
@@ -442,35 +452,69 @@ impl Core {
         };
         let Some(genesis_hash) = self.ledger.genesis_hash(channel) else { return };
         tracing::info!(%channel, block = block.number(), sequence = config.sequence(), "new channel config");
-        self.trust.set_channel(config.clone());
+        let is_removed = was_member && !lists_own(&config);
+        if !is_removed {
+            self.trust.reconfigure(&config, LastBlock { number: block.number(), hash: block.hash() });
+        } else {
+            self.trust.leave(channel);
+        }
         self.limits.set_block_size(channel, config.block_size_max());
         self.orderers.reconfigure(channel, &config);
         self.client_channels.set(config.clone(), block.number());
-        let (scope, anchors) = (scope(genesis_hash, &config), anchors(&config));
+        let (scope, anchors) = (self.scope(genesis_hash, &config), anchors(&config));
         self.feed(Input::Reconfigured { channel: channel.clone(), scope, anchors });
         let distrusted: Vec<_> = self
             .connected
             .iter()
-            .filter_map(|(peer, identity)| Some((*peer, self.trust.check(identity).err()?)))
+            .filter_map(|(peer, identity)| Some((*peer, self.trust.check(identity).err()?, identity)))
+            // Removed ones stay for a while as guests, for what they may still have.
+            .filter(|(_, _, identity)| self.trust.check_guest(identity).is_err())
+            .map(|(peer, reason, _)| (peer, reason))
             .collect();
         // Not at once: the block that removes them is on its way to them.
         let at = Instant::now() + REMOVAL_GRACE;
         self.dismissals.extend(distrusted.into_iter().map(|(peer, reason)| (peer, (at, reason))));
-        let own = self.trust.signer().identity().msp_id();
-        if !config.application_orgs().contains_key(own) {
-            let reason = format!("block {} removed {own} from the channel", block.number());
-            self.halt(channel, reason);
+        if is_removed {
+            self.halt(channel, removed_by(block.number(), &own));
+        }
+    }
+
+    /// Keeps a block that contradicts this ledger, and remembers it for `grapevine status`.
+    fn keep_evidence(&mut self, channel: &ChannelId, block: &AuthenticBlock) {
+        if let Err(error) = self.ledger.keep_evidence(channel, block) {
+            tracing::error!(%channel, %error, "evidence against the orderers cannot be written");
+        }
+        self.alarms.raise(channel, block.number(), block.hash());
+    }
+
+    fn scope(&self, genesis_hash: Digest, config: &ChannelConfig) -> Scope {
+        Scope {
+            genesis_hash,
+            organizations: config.application_orgs().keys().cloned().collect(),
+            former: self.trust.former(config.channel_id()),
         }
     }
 
     /// Stops a channel where it is; its blocks stay.
     fn halt(&mut self, channel: &ChannelId, reason: String) {
+        self.stop_channel(channel, reason);
+        self.leaving.remove(channel);
+        self.feed(Input::Leave(channel.clone()));
+    }
+
+    /// Stops a channel in which the node does nothing more by itself. Its links stay until what the node has said about the reason is on
+    /// its way to the others.
+    fn halt_soon(&mut self, channel: ChannelId, reason: String) {
+        self.stop_channel(&channel, reason);
+        self.leaving.insert(channel, Instant::now() + HALT_GRACE);
+    }
+
+    fn stop_channel(&mut self, channel: &ChannelId, reason: String) {
         tracing::error!(%channel, reason, "the channel stops");
         self.client_channels.halted(channel, &reason);
         self.halted.insert(channel.clone(), reason);
         self.orderers.stop(channel);
         self.restarts.remove(channel);
-        self.feed(Input::Leave(channel.clone()));
     }
 
     fn carry_out(&mut self) {
@@ -487,9 +531,9 @@ impl Core {
                 self.send_block(peer, channel, number, header, block);
             }
             Output::Dial { endpoint } => self.net.dial(endpoint),
-            Output::Verify { ticket, channel, verified: header, body, .. } => {
+            Output::Verify { ticket, channel, verified: header, kept, body, .. } => {
                 self.stations.received(ticket);
-                self.verifier.verify(Job { ticket, channel, header, body });
+                self.verifier.verify(Job { ticket, channel, header, kept, body });
             }
             Output::VerifyHeaders { ticket, channel, headers } => {
                 self.verifier.verify_headers(ticket, channel, headers);
@@ -501,10 +545,13 @@ impl Core {
                     self.feed(Input::HeadersRead { peer, channel, headers });
                 }
             }
+            Output::Compare { channel, block } => self.verifier.compare(channel, block),
             Output::Commit { channel, block } => self.commit(channel, block),
             Output::Restore { channel, number, peer, body } => {
                 self.restorer.restore(channel, number, peer, body);
             }
+            // Its node may still take part in elections for a moment.
+            Output::StartDeliver { channel, .. } if self.halted.contains_key(&channel) => {}
             Output::StartDeliver { channel, next } => {
                 if self.orderers.is_running(&channel) {
                     self.restarts.insert(channel, Instant::now() + ORDERER_RESTART);
@@ -531,14 +578,9 @@ impl Core {
                 self.trust.penalise(peer);
                 self.net.disconnect(peer, &why.to_string());
             }
-            Output::KeepEvidence { channel, block } => {
-                if let Err(error) = self.ledger.keep_evidence(&channel, &block) {
-                    tracing::error!(%channel, %error, "evidence against the orderers cannot be written");
-                }
-            }
-            Output::Halt { channel, reason } => {
-                self.halt(&channel, reason);
-            }
+            Output::Disconnect { peer, reason } => self.net.disconnect(peer, reason),
+            Output::KeepEvidence { channel, block } => self.keep_evidence(&channel, &block),
+            Output::Halt { channel, reason } => self.halt_soon(channel, reason),
             Output::Event(event) => self.event(event),
         }
     }
@@ -670,8 +712,8 @@ impl Core {
     }
 }
 
-fn scope(genesis_hash: grapevine_crypto::Digest, config: &ChannelConfig) -> Scope {
-    Scope { genesis_hash, organizations: config.application_orgs().keys().cloned().collect() }
+fn removed_by(number: u64, organization: &MspId) -> String {
+    format!("block {number} removed {organization} from the channel")
 }
 
 fn anchors(config: &ChannelConfig) -> BTreeSet<String> {

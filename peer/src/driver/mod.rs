@@ -18,6 +18,7 @@
 //! its channel and says why; the other channels go on. A peer that misbehaves is disconnected and kept out for a
 //! while. SIGTERM and Ctrl-C hand leadership over, finish what the ledger has taken, and end in seconds.
 
+mod alarms;
 mod clients;
 mod core;
 mod limits;
@@ -103,7 +104,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
     );
     let (ledger_thread, ledger_reports) = LedgerThread::spawn(ledger.clone(), settings::ledger(&config))?;
     let (restorer, restored) = restorer::Restorer::new(ledger.clone());
-    let (verifier, verdicts) = verifier::Verifier::new();
+    let (verifier, findings) = verifier::Verifier::new(ledger.clone());
     let (orderers, orderer_news) = orderer::Orderers::new(&config, trust.signer().clone())?;
     let (readings, reader_news) = reader::spawn(ledger.clone(), net.clone());
     let (calls, admin_calls) = mpsc::channel(8);
@@ -130,6 +131,8 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
         connected: BTreeMap::new(),
         dismissals: BTreeMap::new(),
         halted: BTreeMap::new(),
+        leaving: BTreeMap::new(),
+        alarms: alarms::Alarms::default(),
         restarts: BTreeMap::new(),
         client_channels: DeliverChannels::default(),
         deliver_server: None,
@@ -148,7 +151,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
         "running"
     );
     let feeds =
-        Feeds { net_events, ledger_reports, verdicts, orderer_news, reader_news, restored, admin_calls };
+        Feeds { net_events, ledger_reports, findings, orderer_news, reader_news, restored, admin_calls };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async {
         tokio::select! {
@@ -156,6 +159,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
             _ = interrupt.recv() => {}
         }
     };
+    // The core is large; on the heap it is not moved about.
     let ended = Box::pin(core.run(feeds, stop)).await;
     stop_admin.cancel();
     // The task ends with the token; a panic in it would be in the log already.

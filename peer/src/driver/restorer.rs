@@ -6,6 +6,8 @@
 //!
 //! At most [`grapevine_channels::restoration::ASKED_MAX`] blocks a channel come at a time, since no more are asked for.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{AuthenticBlock, BLOCK_SIZE_MAX, Block};
@@ -15,6 +17,7 @@ use grapevine_channels::verify::BlockVerifier;
 use grapevine_crypto::PkiId;
 use tokio::sync::mpsc;
 
+use crate::history;
 use crate::ledger::{Ledger, LedgerError};
 
 /// Results waiting for the core; more make the restorers wait.
@@ -82,32 +85,23 @@ fn check(
         return AuthenticBlock::genesis(&block).map_err(|error| forged(error.to_string()));
     }
     let config = config_before(ledger, channel, &block)?;
-    BlockVerifier::new(config.into()).verify(block).map_err(|error| forged(error.to_string()))
+    BlockVerifier::new(config).verify(block).map_err(|error| forged(error.to_string()))
 }
 
 /// The config a block was made under: the one it names or, for a config block, the one before.
-fn config_before(ledger: &Ledger, channel: &ChannelId, block: &Block) -> Result<ChannelConfig, Rejection> {
-    let read = |number: u64| -> Result<Block, Rejection> {
-        let copy = ledger.config_block(channel).ok().flatten();
-        let stored = match ledger.block(channel, number) {
-            Ok(Some(stored)) => Ok(stored),
-            Ok(None) => Err(Rejection::Untimely(format!("the ledger has no block {number}"))),
-            // The newest one is kept twice.
-            Err(error) => match copy {
-                Some((newest, copy)) if newest == number => Ok(copy),
-                _ => Err(untimely(&error)),
-            },
-        }?;
-        let size = stored.len();
-        Block::decode(stored, size).map_err(|error| Rejection::Untimely(error.to_string()))
-    };
+fn config_before(
+    ledger: &Ledger,
+    channel: &ChannelId,
+    block: &Block,
+) -> Result<Arc<ChannelConfig>, Rejection> {
+    let untimely = |error: anyhow::Error| Rejection::Untimely(format!("{error:#}"));
     let mut number = block.last_config_index().unwrap_or(0);
     if number == block.number() {
-        let before = read(number.saturating_sub(1))?;
-        number = before.last_config_index().filter(|_| before.number() > 0).unwrap_or(0);
+        let before = history::block(ledger, channel, number.saturating_sub(1)).map_err(untimely)?;
+        number = history::config_number_after(&before);
     }
     if number >= block.number() {
         return Err(Rejection::Forged(format!("it names the config of block {number}, which comes later")));
     }
-    ChannelConfig::from_block(&read(number)?).map_err(|error| Rejection::Untimely(error.to_string()))
+    history::config_in(ledger, channel, number).map_err(untimely)
 }

@@ -97,6 +97,7 @@ fn channel(core: &Core, id: &ChannelId) -> ChannelStatus {
         restored: core.node.restoration(id).map_or(0, |(_, restored)| restored),
         repairing: core.is_repairing(id),
         stopped: core.halted.get(id).cloned(),
+        equivocations: core.alarms.of(id, &core.ledger),
     }
 }
 
@@ -143,6 +144,8 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("node_unlinked_frames", node.unlinked_frames),
         ("node_duplicate_blocks", node.duplicate_blocks),
         ("node_verifying_over_bound", node.verifying_over_bound),
+        ("node_comparing_over_bound", node.comparing_over_bound),
+        ("node_guests_over_bound", node.guests_over_bound),
         ("node_blocks_rejected", node.blocks_rejected),
         ("node_blocks_pushed", node.blocks_pushed),
         ("node_blocks_served", node.blocks_served),

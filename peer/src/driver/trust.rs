@@ -4,21 +4,26 @@
 //! follows the channel configs: a new config replaces the channel's MSPs at once, for connections that exist too
 //! ([`Trust::check`]).
 //!
+//! Peers of an organisation that was removed from a channel may connect ([`Trust::check_guest`]), judged by the last config their
+//! organisation was in; they are no members: what they get is up to [`grapevine_channels::isolation`].
+//!
 //! A certificate is valid now if *certificate time* lies inside its validity: the wall clock at the start plus the
 //! monotonic time since, so that a step of the wall clock neither cuts a network off nor lets an expired member in.
 //!
 //! Bounds: at most [`PENALTIES_MAX`] peers serve a penalty at a time, the one that ends first goes early.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::authority::{Authority, Credential};
 use grapevine_channels::config::ChannelConfig;
-use grapevine_crypto::{Identity, LocalMsp, Msp, PkiId, Role, Signer};
+use grapevine_channels::isolation::LastBlock;
+use grapevine_crypto::{Identity, LocalMsp, Msp, MspId, PkiId, Role, Signer};
 
+use crate::history::{self, Removals};
 use crate::net::Admission;
 
 /// How long a peer that misbehaved is kept out.
@@ -31,10 +36,16 @@ const PENALTIES_MAX: usize = 1_024;
 pub(super) struct Trust {
     own: Msp,
     signer: Arc<Signer>,
-    channels: RwLock<BTreeMap<ChannelId, Arc<ChannelConfig>>>,
+    channels: RwLock<BTreeMap<ChannelId, ChannelTrust>>,
     penalties: Mutex<BTreeMap<PkiId, Instant>>,
     wall_start: i64,
     started: Instant,
+}
+
+#[derive(Debug)]
+struct ChannelTrust {
+    config: Arc<ChannelConfig>,
+    removals: Removals,
 }
 
 impl Trust {
@@ -63,10 +74,33 @@ impl Trust {
         self.wall_start.saturating_add(i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX))
     }
 
-    /// Puts the config of a channel in force.
-    pub(super) fn set_channel(&self, config: Arc<ChannelConfig>) {
-        let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
-        channels.insert(config.channel_id().clone(), config);
+    /// Begins to trust the members of a channel.
+    pub(super) fn enter(&self, config: Arc<ChannelConfig>, removals: Removals) {
+        self.write_channels().insert(config.channel_id().clone(), ChannelTrust { config, removals });
+    }
+
+    /// Puts the new config of a channel in force, which came with block `last`.
+    pub(super) fn reconfigure(&self, config: &Arc<ChannelConfig>, last: LastBlock) {
+        if let Some(channel) = self.write_channels().get_mut(config.channel_id()) {
+            history::advance(&mut channel.removals, &channel.config, config, last);
+            channel.config = config.clone();
+        }
+    }
+
+    /// Ends the trust in the members of a channel that this peer is no longer in.
+    pub(super) fn leave(&self, channel: &ChannelId) {
+        self.write_channels().remove(channel);
+    }
+
+    /// Organisations removed from a channel, with the block that removed each.
+    pub(super) fn former(&self, channel: &ChannelId) -> BTreeMap<MspId, LastBlock> {
+        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
+        let removals = channels.get(channel).into_iter().flat_map(|channel| &channel.removals);
+        removals.map(|(organization, removal)| (organization.clone(), removal.last)).collect()
+    }
+
+    fn write_channels(&self) -> RwLockWriteGuard<'_, BTreeMap<ChannelId, ChannelTrust>> {
+        self.channels.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a peer out for [`PENALTY`].
@@ -83,7 +117,21 @@ impl Trust {
 
     /// The identity behind the bytes, if it is a peer of a trusted organisation and valid now.
     pub(super) fn check(&self, serialized: &[u8]) -> Result<Identity, String> {
-        let identity = self.find(serialized)?;
+        self.check_peer(self.find(serialized)?)
+    }
+
+    /// The identity behind the bytes, if it was a peer of a trusted organisation that a config block removed.
+    pub(super) fn check_guest(&self, serialized: &[u8]) -> Result<Identity, String> {
+        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
+        let mut removals = channels.values().flat_map(|channel| &channel.removals);
+        let found = removals.find_map(|(organization, removal)| {
+            let identity = removal.config.identify(serialized).ok()?;
+            (identity.msp_id() == organization).then_some(identity)
+        });
+        self.check_peer(found.ok_or("its organisation shares no channel with this peer, nor did it")?)
+    }
+
+    fn check_peer(&self, identity: Identity) -> Result<Identity, String> {
         if let Some(role) = identity.role().filter(|role| *role != Role::Peer) {
             return Err(format!("its certificate is for the role {role:?}, not for a peer"));
         }
@@ -100,7 +148,7 @@ impl Trust {
         };
         let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
         let mut reason = own;
-        for config in channels.values() {
+        for ChannelTrust { config, .. } in channels.values() {
             match config.identify(serialized) {
                 Ok(identity) if config.application_orgs().contains_key(identity.msp_id()) => {
                     return Ok(identity);
@@ -115,7 +163,7 @@ impl Trust {
 
 impl Admission for Trust {
     fn admit(&self, identity: &[u8]) -> Result<Identity, String> {
-        let identity = self.check(identity)?;
+        let identity = self.check(identity).or_else(|why| self.check_guest(identity).map_err(|_| why))?;
         let penalties = self.penalties.lock().unwrap_or_else(PoisonError::into_inner);
         match penalties.get(&identity.pki_id()) {
             Some(until) if *until > Instant::now() => {

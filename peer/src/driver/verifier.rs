@@ -9,8 +9,12 @@
 //! A block that names a config this peer has not reached yet waits, at most [`PARKED_MAX`] and [`PARKED_BYTES_MAX`] a
 //! channel; over it, it is dropped as untimely and fetched again later. A config block is verified under the config before it, and the config it brings in
 //! is computed in the same place; it takes effect when the driver reports the block as committed.
+//!
+//! A block of a number that is committed is worth a look only if it is another one: its header hash is compared with the ledger's
+//! first. If they differ it is verified under the config that was in force at its number, read from the chain; the last
+//! [`FORMER_CONFIGS_MAX`] such configs are kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,10 +28,28 @@ use grapevine_channels::wire::Headers;
 use grapevine_crypto::Digest;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::history;
+use crate::ledger::Ledger;
+
 /// Most blocks of one channel that wait for a config.
 pub(super) const PARKED_MAX: usize = 64;
 /// Most bytes of one channel that wait for a config.
 pub(super) const PARKED_BYTES_MAX: usize = 16 << 20;
+
+/// Most configs kept that are no longer in force.
+const FORMER_CONFIGS_MAX: usize = 4;
+
+/// What the pool found out.
+#[derive(Debug)]
+pub(super) enum Finding {
+    Verdict(Verdict),
+    /// The answer to [`Verifier::compare`].
+    Compared {
+        channel: ChannelId,
+        block: AuthenticBlock,
+        kept: Option<Digest>,
+    },
+}
 
 /// What became of a block.
 #[derive(Debug)]
@@ -51,6 +73,8 @@ pub(super) struct Job {
     pub(super) channel: ChannelId,
     /// The verified header of the number it is said to have.
     pub(super) header: Option<VerifiedHeader>,
+    /// Header hash of the block that the node holds at that number, if it is known there.
+    pub(super) kept: Option<Digest>,
     pub(super) body: Bytes,
 }
 
@@ -66,17 +90,19 @@ struct ChannelState {
 #[derive(Debug, Clone)]
 pub(super) struct Verifier {
     channels: Arc<Mutex<BTreeMap<ChannelId, ChannelState>>>,
+    former: Arc<Mutex<VecDeque<Arc<ChannelConfig>>>>,
+    ledger: Ledger,
     workers: Arc<Semaphore>,
-    verdicts: mpsc::UnboundedSender<Verdict>,
+    findings: mpsc::UnboundedSender<Finding>,
 }
 
 impl Verifier {
-    /// Verdicts go to the receiver: one for each block given, so as bounded as those are.
-    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Verdict>) {
+    /// Findings go to the receiver: one for each block given, so as bounded as those are.
+    pub(super) fn new(ledger: Ledger) -> (Self, mpsc::UnboundedReceiver<Finding>) {
         let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
-        let (verdicts, receiver) = mpsc::unbounded_channel();
+        let (findings, receiver) = mpsc::unbounded_channel();
         let workers = Arc::new(Semaphore::new(cores));
-        (Self { channels: Arc::default(), workers, verdicts }, receiver)
+        (Self { channels: Arc::default(), former: Arc::default(), ledger, workers, findings }, receiver)
     }
 
     /// Starts verifying blocks of a channel under its newest config.
@@ -104,9 +130,21 @@ impl Verifier {
                 return;
             };
             let result = Judged::Headers(judge_headers(&verifier, &headers));
-            // The receiver is gone only when the peer is stopping.
-            let _stopping = pool.verdicts.send(Verdict { ticket, channel, result });
+            pool.found(Finding::Verdict(Verdict { ticket, channel, result }));
         });
+    }
+
+    /// Looks up the header hash of the committed block that has this one's number.
+    pub(super) fn compare(&self, channel: ChannelId, block: AuthenticBlock) {
+        self.in_pool(move |pool| {
+            let kept = pool.committed_hash(&channel, block.number());
+            pool.found(Finding::Compared { channel, block, kept });
+        });
+    }
+
+    fn found(&self, finding: Finding) {
+        // The receiver is gone only when the peer is stopping.
+        let _stopping = self.findings.send(finding);
     }
 
     fn in_pool(&self, judge: impl FnOnce(&Self) + Send + 'static) {
@@ -145,41 +183,117 @@ impl Verifier {
     }
 
     fn judge(&self, job: Job) {
-        let Job { ticket, channel, header, body } = job;
-        let Some(verifier) = self.lock().get(&channel).map(|state| state.verifier.clone()) else { return };
-        let size_max = verifier.config().block_size_max();
-        let verified = Block::decode(body.clone(), size_max).map_err(VerifyError::from).and_then(|block| {
-            match header.as_ref().filter(|header| header.hash() == block.header_hash()) {
-                Some(header) => verifier.verify_body(&block, header),
-                // Nothing is known of it, or it is another block than the one of the verified header.
-                None => verifier.verify(block),
+        let Some(verifier) = self.lock().get(&job.channel).map(|state| state.verifier.clone()) else {
+            return;
+        };
+        let (ticket, channel) = (job.ticket, job.channel.clone());
+        let result = match Block::decode(job.body.clone(), verifier.config().block_size_max()) {
+            Ok(block) => {
+                let (number, hash) = (block.number(), block.header_hash());
+                let committed = self.committed_hash(&channel, number);
+                if [job.kept, committed].contains(&Some(hash)) {
+                    Some(Err(Rejection::Known { number, hash }))
+                } else if committed.is_some() {
+                    Some(self.verify_at_committed(&channel, &verifier, block))
+                } else {
+                    self.verify_new(job, &verifier, block)
+                }
             }
-        });
-        let result = match verified {
+            Err(error) => Some(Err(Rejection::Forged(error.to_string()))),
+        };
+        if let Some(result) = result {
+            self.found(Finding::Verdict(Verdict { ticket, channel, result: Judged::Block(result) }));
+        }
+    }
+
+    /// Verifies a block that goes on from the chain; `None`: it waits.
+    fn verify_new(
+        &self,
+        job: Job,
+        verifier: &BlockVerifier,
+        block: Block,
+    ) -> Option<Result<AuthenticBlock, Rejection>> {
+        let verified = match job.header.as_ref().filter(|header| header.hash() == block.header_hash()) {
+            Some(header) => verifier.verify_body(&block, header),
+            // Nothing is known of it, or it is another block than the one of the verified header.
+            None => verifier.verify(block),
+        };
+        match verified {
             Ok(block) => {
                 if block.is_config() {
                     let next =
                         verifier.config().next(&block).map(Arc::new).map_err(|error| error.to_string());
-                    if let Some(state) = self.lock().get_mut(&channel) {
+                    if let Some(state) = self.lock().get_mut(&job.channel) {
                         state.next.insert(block.hash(), next);
                     }
                 }
-                Ok(block)
+                Some(Ok(block))
             }
             Err(VerifyError::OtherConfig { last_config, config, .. }) if last_config > config => {
-                match self.park(config, Job { ticket, channel: channel.clone(), header, body }) {
-                    Parking::Waits => return,
-                    Parking::ConfigChanged(job) => return self.judge(job),
-                    Parking::Full => Err(Rejection::Untimely(format!(
+                match self.park(config, job) {
+                    Parking::Waits => None,
+                    Parking::ConfigChanged(job) => {
+                        self.judge(job);
+                        None
+                    }
+                    Parking::Full => Some(Err(Rejection::Untimely(format!(
                         "it needs the config of block {last_config}, and too many others wait for that"
-                    ))),
+                    )))),
                 }
             }
-            Err(error @ VerifyError::OtherConfig { .. }) => Err(Rejection::Untimely(error.to_string())),
-            Err(error) => Err(Rejection::Forged(error.to_string())),
+            Err(error) => Some(Err(rejection(&error))),
+        }
+    }
+
+    /// Verifies a block that is not the committed one of its number, under the config in force there.
+    fn verify_at_committed(
+        &self,
+        channel: &ChannelId,
+        newest: &BlockVerifier,
+        block: Block,
+    ) -> Result<AuthenticBlock, Rejection> {
+        let below = block
+            .number()
+            .checked_sub(1)
+            .ok_or_else(|| Rejection::Forged(VerifyError::Genesis.to_string()))?;
+        let config = history::block(&self.ledger, channel, below)
+            .and_then(|below| self.config_in(channel, newest.config(), history::config_number_after(&below)))
+            // The ledger's fault, not the sender's.
+            .map_err(|error| Rejection::Untimely(format!("{error:#}")))?;
+        BlockVerifier::new(config).verify(block).map_err(|error| rejection(&error))
+    }
+
+    fn config_in(
+        &self,
+        channel: &ChannelId,
+        newest: &Arc<ChannelConfig>,
+        number: u64,
+    ) -> anyhow::Result<Arc<ChannelConfig>> {
+        let is_it = |config: &Arc<ChannelConfig>| {
+            config.channel_id() == channel && config.config_block_number() == number
         };
-        // The receiver is gone only when the peer is stopping.
-        let _stopping = self.verdicts.send(Verdict { ticket, channel, result: Judged::Block(result) });
+        if is_it(newest) {
+            return Ok(newest.clone());
+        }
+        let former = || self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = former().iter().find(|config| is_it(config)) {
+            return Ok(config.clone());
+        }
+        let config = history::config_in(&self.ledger, channel, number)?;
+        let mut former = former();
+        former.truncate(FORMER_CONFIGS_MAX - 1);
+        former.push_front(config.clone());
+        Ok(config)
+    }
+
+    fn committed_hash(&self, channel: &ChannelId, number: u64) -> Option<Digest> {
+        if number >= self.ledger.height(channel) {
+            return None;
+        }
+        self.ledger.header_hash(channel, number).unwrap_or_else(|error| {
+            tracing::error!(%channel, number, %error, "the hash of a block cannot be read");
+            None
+        })
     }
 
     fn park(&self, config: u64, job: Job) -> Parking {
@@ -198,6 +312,14 @@ impl Verifier {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ChannelId, ChannelState>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A block that names a config no longer in force is nobody's fault.
+fn rejection(error: &VerifyError) -> Rejection {
+    match error {
+        VerifyError::OtherConfig { .. } => Rejection::Untimely(error.to_string()),
+        _ => Rejection::Forged(error.to_string()),
     }
 }
 
