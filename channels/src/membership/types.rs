@@ -84,7 +84,7 @@ pub enum MembershipOutput {
         /// The record, fit for it.
         record: SignedAlive,
     },
-    /// Send many records (at most [`RECORDS_PER_VIEW_MAX`]).
+    /// Send many records (at most [`RECORDS_PER_VIEW_MAX`](crate::wire::RECORDS_PER_VIEW_MAX)).
     SendView {
         /// To this connected peer.
         peer: PkiId,
@@ -163,12 +163,12 @@ pub struct MembershipCounters {
     pub records_rejected: u64,
     /// Records not newer than what was known.
     pub records_stale: u64,
-    /// Records of new members beyond [`MEMBERS_MAX`].
+    /// Records of new members beyond [`MEMBERS_MAX`](super::MEMBERS_MAX).
     pub members_over_bound: u64,
     /// Accusations against this peer that it refuted.
     pub refutations: u64,
     /// Members that were suspected and turned out alive.
     pub suspects_cleared: u64,
-    /// Identity questions not asked because [`UNKNOWN_MAX`] were open.
+    /// Identity questions not asked because [`UNKNOWN_MAX`](super::UNKNOWN_MAX) were open.
     pub unknown_over_bound: u64,
 }

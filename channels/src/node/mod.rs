@@ -23,7 +23,7 @@
 //! # Isolation
 //! Every frame of a channel is encoded through a [`crate::isolation::ChannelLink`]; there is no other way. Frames that
 //! arrive are matched against the sender's links first. Push, digests and election go to own-organisation members
-//! only; heights and requests to all members. Peers of an organisation that was removed are guests: see [`guests`].
+//! only; heights and requests to all members. Peers of an organisation that was removed are guests: see `guests`.
 //!
 //! # Bounds
 //! Blocks being verified: [`VERIFYING_PER_PEER_MAX`] a peer and [`VERIFYING_BYTES_MAX`] together (a block over it is dropped

@@ -5,7 +5,7 @@
 //! was reported is there, is the right one, and is linked to those before it ([`Expected`]). Every process computes the same
 //! blocks ([`load`]), so that they are compared byte by byte.
 //!
-//! [`campaign`] does that many times and counts.
+//! `campaign` does that many times and counts.
 
 mod campaign;
 mod expected;
