@@ -3,7 +3,10 @@
 use super::tests::{SESSION, at, chain_of, connect, genesis, node, outputs, trade};
 use super::*;
 use crate::isolation::{TAG_SIZE, proof};
-use crate::wire::{BulkHeader, BulkKind, ChannelBody, ChannelFrame, Frame, FrameBody, HeadersRequest, State};
+use crate::verify::VerifiedHeader;
+use crate::wire::{
+    BulkHeader, BulkKind, ChannelBody, ChannelFrame, Frame, FrameBody, Headers, HeadersRequest, State,
+};
 use prost::Message;
 
 fn peer() -> PkiId {

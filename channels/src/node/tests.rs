@@ -1,8 +1,11 @@
 //! The node as its driver sees it: inputs in, outputs out.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::authority::ToyAuthority;
-use crate::chain::PENDING_BYTES_MAX;
+use crate::block::AuthenticBlock;
+use crate::chain::{Held, PENDING_BYTES_MAX};
 use crate::isolation::proof;
 use crate::wire::{BulkHeader, BulkKind, Frame, FrameBody, Joined};
 use prost::Message;
