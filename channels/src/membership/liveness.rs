@@ -61,7 +61,7 @@ impl Membership {
     }
 
     fn probe(&mut self, peer: PkiId, probe: Probe) {
-        if self.connected.contains_key(&peer) {
+        if self.connected.contains(&peer) {
             self.outputs.push_back(MembershipOutput::SendProbe { peer, probe });
         }
     }
@@ -102,13 +102,13 @@ impl Membership {
         member.last_seen = now;
         view::toggle(&mut self.root, &member.entry());
         let own_organization = member.credential.msp_id == self.own.msp_id;
-        self.detector.track(now, pki_id, self.connected.contains_key(&pki_id), own_organization);
+        self.detector.track(now, pki_id, self.connected.contains(&pki_id), own_organization);
         self.dialer.forgive(&pki_id);
         self.outputs.push_back(MembershipOutput::Alive(pki_id));
     }
 
     pub(super) fn same_organization(&self, peer: &PkiId) -> bool {
-        self.connected.get(peer) == Some(&self.own.msp_id)
+        self.connected.organization(peer) == Some(&self.own.msp_id)
     }
 
     /// How many times longer intervals are than in a network of two.
@@ -123,7 +123,7 @@ impl Membership {
         let (mut expired, mut purged, mut pinged) = (Vec::new(), Vec::new(), Vec::new());
         for (pki_id, member) in &self.members {
             let silent = now.since(member.last_seen);
-            let connected = self.connected.contains_key(pki_id);
+            let connected = self.connected.contains(pki_id);
             if member.state != MemberState::Dead {
                 if silent >= expiration && !connected {
                     expired.push(*pki_id);

@@ -34,6 +34,7 @@
 //! at once, and raises [`MembershipOutput::Alarm`], except soon after a start, when it is a former self. False
 //! accusations make others look, no more. A list of a view makes us send what its sender may know anyway.
 
+mod connections;
 mod detector;
 mod dialer;
 mod liveness;
@@ -51,12 +52,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use grapevine_crypto::{MspId, PkiId};
 use rand::rngs::ChaCha8Rng;
-use rand::seq::IteratorRandom;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::authority::{Authority, Credential};
 use crate::time::{Time, earliest};
 use crate::wire::{Alive, RECORDS_PER_VIEW_MAX, SignedAlive};
+use connections::Connections;
 use detector::{Detector, DetectorConfig};
 use dialer::Dialer;
 pub use record::{ALIVE_TAG, INTERNAL_TAG, Order, RecordError};
@@ -120,7 +121,7 @@ pub struct Membership {
     by_identity: BTreeMap<Vec<u8>, PkiId>,
     tombstones: BTreeMap<PkiId, Tombstone>,
     unknown: BTreeMap<Vec<u8>, Time>,
-    connected: BTreeMap<PkiId, MspId>,
+    connected: Connections,
     /// Connected peers that have not introduced themselves yet; each is sent the root of the view when it does.
     unintroduced: BTreeSet<PkiId>,
     dialer: Dialer,
@@ -191,7 +192,7 @@ impl Membership {
             by_identity: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             unknown: BTreeMap::new(),
-            connected: BTreeMap::new(),
+            connected: Connections::default(),
             dialer,
             next_alive: now,
             rng,
@@ -316,7 +317,7 @@ impl Membership {
 
     /// A connected peer asks who is behind records we sent.
     pub fn handle_identity_request(&mut self, from: PkiId, digests: &[Vec<u8>], authority: &dyn Authority) {
-        let Some(organization) = self.connected.get(&from).cloned() else { return };
+        let Some(organization) = self.connected.organization(&from).cloned() else { return };
         let asked: BTreeSet<&[u8]> = digests.iter().map(Vec::as_slice).collect();
         let mut records = Vec::new();
         if asked.contains(record::identity_digest(&self.own.serialized).as_slice()) {
@@ -369,7 +370,7 @@ impl Membership {
         }
         if now >= self.next_root {
             self.next_root = now + self.jittered(self.config.alive_interval * ROOT_INTERVAL_FACTOR);
-            let peer = self.connected.keys().copied().choose(&mut self.rng);
+            let peer = self.connected.sample(&mut self.rng, 1, |_, _| true);
             peer.into_iter().for_each(|peer| self.send_root(peer, authority));
         }
         self.send_list_if_due(now, authority);
@@ -404,7 +405,7 @@ impl Membership {
 
     /// Whether the peer is connected.
     pub fn is_connected(&self, pki_id: &PkiId) -> bool {
-        self.connected.contains_key(pki_id)
+        self.connected.contains(pki_id)
     }
 
     /// Who says that a suspect is silent.
@@ -487,7 +488,7 @@ impl Membership {
             self.outputs.push_back(MembershipOutput::Alive(credential.pki_id));
             self.dialer.forgive(&credential.pki_id);
         }
-        let connected = self.connected.contains_key(&credential.pki_id);
+        let connected = self.connected.contains(&credential.pki_id);
         self.detector.track(now, credential.pki_id, connected, credential.msp_id == self.own.msp_id);
         let onward = if introduced {
             with_identity(record, &credential.serialized)
@@ -562,7 +563,7 @@ impl Membership {
     /// should not.
     fn settle_dials(&mut self, now: Time, pki_id: &PkiId) {
         let Some(member) = self.members.get(pki_id) else { return };
-        if self.connected.contains_key(pki_id) {
+        if self.connected.contains(pki_id) {
             let external = Some(&member.external_endpoint).filter(|endpoint| !endpoint.is_empty());
             for endpoint in external.into_iter().chain(&member.internal_endpoint) {
                 self.dialer.reached(endpoint, *pki_id);

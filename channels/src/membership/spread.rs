@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use grapevine_crypto::{MspId, PkiId};
-use rand::seq::IndexedRandom;
 
 use super::types::MembershipOutput;
 use super::{Membership, NEWS_MAX, record};
@@ -31,8 +30,7 @@ impl Membership {
 
     /// Whether a peer of `receiver` may know of a member of `subject` with this external endpoint.
     pub(super) fn may_know(&self, receiver: &MspId, subject: &MspId, external_endpoint: &str) -> bool {
-        let shared = subject == receiver || *subject == self.own.msp_id;
-        *receiver == self.own.msp_id || (shared && !external_endpoint.is_empty())
+        may_know(&self.own.msp_id, receiver, subject, external_endpoint)
     }
 
     /// Sends a record of `subject` to random connected peers that may have it, never to its subject or sender.
@@ -45,18 +43,14 @@ impl Membership {
     ) {
         let decoded = record::decode(record, &self.config.network_id);
         let external = decoded.map(|alive| alive.external_endpoint).unwrap_or_default();
-        let candidates: Vec<PkiId> = self
-            .connected
-            .iter()
-            .filter(|(peer, organization)| {
-                self.may_know(organization, &subject.msp_id, &external)
-                    && **peer != subject.pki_id
-                    && Some(**peer) != from
-            })
-            .map(|(peer, _)| *peer)
-            .collect();
-        for peer in candidates.sample(&mut self.rng, copies).copied() {
-            let Some(organization) = self.connected.get(&peer) else { continue };
+        let own = &self.own.msp_id;
+        let receivers = self.connected.sample(&mut self.rng, copies, |peer, organization| {
+            may_know(own, organization, &subject.msp_id, &external)
+                && *peer != subject.pki_id
+                && Some(*peer) != from
+        });
+        for peer in receivers {
+            let Some(organization) = self.connected.organization(&peer) else { continue };
             if let Some(record) = self.disclose(record, &subject.msp_id, organization) {
                 self.outputs.push_back(MembershipOutput::SendAlive { peer, record });
             }
@@ -76,4 +70,9 @@ impl Membership {
         let external = record::decode(record, &self.config.network_id).ok()?.external_endpoint;
         self.may_know(receiver, subject, &external).then(|| SignedAlive { internal: None, ..record.clone() })
     }
+}
+
+fn may_know(own: &MspId, receiver: &MspId, subject: &MspId, external_endpoint: &str) -> bool {
+    let shared = subject == receiver || subject == own;
+    receiver == own || (shared && !external_endpoint.is_empty())
 }

@@ -55,7 +55,7 @@ impl Member {
 impl Membership {
     /// A connected peer says what its view comes to.
     pub fn handle_view_root(&mut self, now: Time, from: PkiId, root: &[u8], authority: &dyn Authority) {
-        let Some(organization) = self.connected.get(&from).cloned() else { return };
+        let Some(organization) = self.connected.organization(&from).cloned() else { return };
         if root == self.root_for(&organization, authority) {
             return;
         }
@@ -65,7 +65,7 @@ impl Membership {
 
     /// A connected peer says what is in a part of its view: it gets what it lacks.
     pub fn handle_view_list(&mut self, from: PkiId, list: &ViewList, authority: &dyn Authority) {
-        let Some(organization) = self.connected.get(&from).cloned() else { return };
+        let Some(organization) = self.connected.organization(&from).cloned() else { return };
         let theirs: BTreeMap<[u8; 8], &[u8]> = list
             .entries
             .chunks_exact(VIEW_ENTRY_SIZE)
@@ -88,7 +88,7 @@ impl Membership {
     }
 
     pub(super) fn send_root(&mut self, peer: PkiId, authority: &dyn Authority) {
-        let Some(organization) = self.connected.get(&peer).cloned() else { return };
+        let Some(organization) = self.connected.organization(&peer).cloned() else { return };
         let root = self.root_for(&organization, authority);
         self.outputs.push_back(MembershipOutput::SendViewRoot { peer, root });
     }
@@ -96,7 +96,7 @@ impl Membership {
     pub(super) fn send_list_if_due(&mut self, now: Time, authority: &dyn Authority) {
         let Some(peer) = self.list_wanted.filter(|_| self.next_list <= now) else { return };
         self.list_wanted = None;
-        let Some(organization) = self.connected.get(&peer).cloned() else { return };
+        let Some(organization) = self.connected.organization(&peer).cloned() else { return };
         self.next_list = now + LIST_SPACING;
         let mut entries = self.entries_for(&organization, authority);
         entries.sort_unstable();
