@@ -20,10 +20,34 @@ pub struct Credential {
     pub name: String,
     /// Start of the certificate's validity, Unix seconds: the first part of a record's order.
     pub not_before: i64,
+    /// Last second of the certificate's validity, Unix seconds.
+    pub not_after: i64,
     /// Certificate serial number, big endian: the second part.
     pub serial: Vec<u8>,
     /// The marshalled SerializedIdentity.
     pub serialized: Bytes,
+}
+
+/// The order of one member's certificates: the later start of validity is newer, then the greater serial number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CertificateOrder {
+    /// Start of validity, Unix seconds.
+    pub not_before: i64,
+    /// Serial number without leading zeros, longer ones greater.
+    pub serial: (usize, Vec<u8>),
+}
+
+impl Credential {
+    /// Where the certificate stands among those of its member.
+    pub fn order(&self) -> CertificateOrder {
+        let serial: Vec<u8> = self.serial.iter().copied().skip_while(|byte| *byte == 0).collect();
+        CertificateOrder { not_before: self.not_before, serial: (serial.len(), serial) }
+    }
+
+    /// Whether the certificate's validity is over at `unix_seconds`.
+    pub fn expired_at(&self, unix_seconds: i64) -> bool {
+        unix_seconds > self.not_after
+    }
 }
 
 /// Signs as this node and judges others.
@@ -64,15 +88,27 @@ impl ToyAuthority {
 
     /// The credential of `name` of `organization` with a certificate issued at `not_before`.
     pub fn renewed(organization: &str, name: &str, not_before: i64) -> Credential {
+        Self::lasting(organization, name, not_before, i64::MAX)
+    }
+
+    /// The credential of `name` of `organization` with a certificate that is valid from `not_before` to `not_after`.
+    pub fn lasting(organization: &str, name: &str, not_before: i64, not_after: i64) -> Credential {
         let msp_id: MspId = organization.into();
+        let end = if not_after == i64::MAX { String::new() } else { format!("/{not_after}") };
         Credential {
             pki_id: PkiId::new(&msp_id, name),
             msp_id,
             name: name.to_owned(),
             not_before,
+            not_after,
             serial: vec![1],
-            serialized: format!("{organization}/{name}/{not_before}").into_bytes().into(),
+            serialized: format!("{organization}/{name}/{not_before}{end}").into_bytes().into(),
         }
+    }
+
+    /// The scheme as the holder of another credential of the same member uses it.
+    pub fn renew(&mut self, own: Credential) {
+        self.own = own;
     }
 
     fn signature(serialized: &[u8], message: &[u8]) -> Vec<u8> {
@@ -85,15 +121,20 @@ impl Authority for ToyAuthority {
         Self::signature(&self.own.serialized, message)
     }
 
-    fn identify(&self, serialized: &[u8], _unix_seconds: i64) -> Result<Credential, String> {
+    fn identify(&self, serialized: &[u8], unix_seconds: i64) -> Result<Credential, String> {
+        let no_identity = || "not a toy identity".to_owned();
         let text = std::str::from_utf8(serialized).map_err(|error| error.to_string())?;
-        let mut parts = text.splitn(3, '/');
+        let mut parts = text.splitn(4, '/');
         let (Some(organization), Some(name), Some(not_before)) = (parts.next(), parts.next(), parts.next())
         else {
-            return Err("not a toy identity".into());
+            return Err(no_identity());
         };
-        let not_before = not_before.parse().map_err(|_| "not a toy identity".to_owned())?;
-        let credential = Self::renewed(organization, name, not_before);
+        let not_before = not_before.parse().map_err(|_| no_identity())?;
+        let not_after = parts.next().map_or(Ok(i64::MAX), |end| end.parse().map_err(|_| no_identity()))?;
+        let credential = Self::lasting(organization, name, not_before, not_after);
+        if credential.expired_at(unix_seconds) {
+            return Err("its certificate has expired".into());
+        }
         if self.organizations.contains(&credential.msp_id) || credential.msp_id == self.own.msp_id {
             Ok(credential)
         } else {

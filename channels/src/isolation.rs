@@ -197,6 +197,11 @@ impl Links {
         }
     }
 
+    /// The value that both ends of the connection derived from their nonces.
+    pub fn session(&self) -> &[u8; 32] {
+        &self.session
+    }
+
     /// This node's proofs for the channels whose config lists the remote's organisation, or did; no others.
     pub fn offer<'a>(&self, joined: impl Iterator<Item = (&'a ChannelId, &'a Scope)>) -> Joined {
         let proofs = joined

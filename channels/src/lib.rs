@@ -9,6 +9,7 @@
 
 pub mod authority;
 pub mod block;
+pub mod certificates;
 pub mod chain;
 pub mod channel_id;
 pub mod config;

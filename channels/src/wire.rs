@@ -54,7 +54,7 @@ pub const VIEW_ENTRIES_MAX: usize = 4_096;
 #[derive(Clone, PartialEq, Message)]
 pub struct Frame {
     /// What the frame says.
-    #[prost(oneof = "FrameBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "FrameBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub body: Option<FrameBody>,
 }
 
@@ -97,6 +97,21 @@ pub enum FrameBody {
     /// The sender suspects the member of this PKI-ID to be dead.
     #[prost(bytes = "vec", tag = "12")]
     Suspicion(Vec<u8>),
+    /// The sender has a new certificate.
+    #[prost(message, tag = "13")]
+    Renewal(Renewal),
+}
+
+/// Shows, over a connection made with an older certificate of the same member, that the sender has a newer one: the connection
+/// lasts as long as the newer one then.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Renewal {
+    /// The sender's marshalled SerializedIdentity.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub identity: Bytes,
+    /// Signature by its key over what [`crate::node::renewal_message`] says.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: Bytes,
 }
 
 /// A part of a view: which members the sender knows, and how new its records of them are.

@@ -13,3 +13,4 @@ pub mod history;
 pub mod ledger;
 pub mod net;
 pub mod net_init;
+pub mod signing;

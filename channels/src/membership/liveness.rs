@@ -117,8 +117,10 @@ impl Membership {
         members.saturating_mul(SPREAD_FACTOR).max(1)
     }
 
-    /// Declares dead whose records are too old, forgets who has been dead for long, pings some of the dead.
+    /// Forgets whose certificates have expired, declares dead whose records are too old, forgets who has been dead for long, pings some of the dead.
     pub(super) fn sweep(&mut self, now: Time) {
+        let unix_seconds = self.unix_seconds(now);
+        self.forget_where(|member| member.credential.expired_at(unix_seconds));
         let expiration = self.config.alive_expiration * self.scale();
         let (mut expired, mut purged, mut pinged) = (Vec::new(), Vec::new(), Vec::new());
         for (pki_id, member) in &self.members {

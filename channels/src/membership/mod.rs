@@ -37,6 +37,7 @@
 mod connections;
 mod detector;
 mod dialer;
+mod intake;
 mod liveness;
 mod own;
 mod record;
@@ -54,14 +55,14 @@ use grapevine_crypto::{MspId, PkiId};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use crate::authority::{Authority, Credential};
+use crate::authority::{Authority, CertificateOrder, Credential};
+use crate::certificates::{CertificateClock, ClockNews};
 use crate::time::{Time, earliest};
-use crate::wire::{Alive, RECORDS_PER_VIEW_MAX, SignedAlive};
+use crate::wire::SignedAlive;
 use connections::Connections;
 use detector::{Detector, DetectorConfig};
 use dialer::Dialer;
 pub use record::{ALIVE_TAG, INTERNAL_TAG, Order, RecordError};
-use record::{Checked, check};
 pub use types::{Member, MemberState, MembershipConfig, MembershipCounters, MembershipOutput, Probe};
 use view::ROOT_INTERVAL_FACTOR;
 
@@ -78,6 +79,8 @@ pub const PURGE_FACTOR: u32 = 20;
 const FORMER_SELF_FACTOR: u32 = 2;
 /// The alarm about a twin is raised at most once in this time.
 const ALARM_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the status shows an alarm.
+const ALARM_SHOWN: Duration = Duration::from_secs(600);
 /// An identity is asked for at most once in this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Own records are spread every so many alive intervals for each member.
@@ -115,8 +118,9 @@ pub struct Membership {
     started: Time,
     /// A former self was outbid since the start.
     adopted: bool,
-    alarmed_at: Option<Time>,
-    wall_start: i64,
+    /// What the operator was told last, and when.
+    alarm: Option<(Time, String)>,
+    clock: CertificateClock,
     members: BTreeMap<PkiId, Member>,
     by_identity: BTreeMap<Vec<u8>, PkiId>,
     tombstones: BTreeMap<PkiId, Tombstone>,
@@ -146,14 +150,13 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// A node that starts at `now`, with nobody known. `incarnation` is higher than in any former start;
-    /// `wall_start` is the Unix time in seconds at `Time::ZERO`.
+    /// A node that starts at `now`, with nobody known. `incarnation` is higher than in any former start.
     pub fn new(
         config: MembershipConfig,
         own: Credential,
         own_peer_id: Vec<u8>,
         incarnation: u64,
-        wall_start: i64,
+        clock: CertificateClock,
         now: Time,
         mut rng: ChaCha8Rng,
     ) -> Self {
@@ -186,8 +189,8 @@ impl Membership {
             sequence: 0,
             started: now,
             adopted: false,
-            alarmed_at: None,
-            wall_start,
+            alarm: None,
+            clock,
             members: BTreeMap::new(),
             by_identity: BTreeMap::new(),
             tombstones: BTreeMap::new(),
@@ -218,6 +221,10 @@ impl Membership {
         }
         self.connected.insert(peer, organization.clone());
         self.unintroduced.insert(peer);
+        if let Some(member) = self.members.get_mut(&peer) {
+            // Also if it dialled: then nobody need dial it, and whether that would work is not known.
+            member.unreachable = false;
+        }
         self.detector.connected(now, peer);
         self.revive(now, peer);
         let own = self.own_entry(authority).1;
@@ -271,8 +278,10 @@ impl Membership {
 
     /// A dial failed. If it was to a member that lives all the same, its advertised endpoint is wrong.
     pub fn handle_dial_failed(&mut self, now: Time, endpoint: &str) {
-        let Some((Some(member), FAILURES_BEFORE_NOTICE)) = self.dialer.failed(endpoint, now) else { return };
-        if self.members.get(&member).is_some_and(|known| known.state == MemberState::Alive) {
+        let Some((Some(member), failures)) = self.dialer.failed(endpoint, now) else { return };
+        let Some(known) = self.members.get_mut(&member) else { return };
+        if failures >= FAILURES_BEFORE_NOTICE && known.state == MemberState::Alive && !known.unreachable {
+            known.unreachable = true;
             let endpoint = endpoint.to_owned();
             self.outputs.push_back(MembershipOutput::Unreachable { member, endpoint });
         }
@@ -283,72 +292,10 @@ impl Membership {
         self.dialer.set_permanent("anchor", endpoints, now);
     }
 
-    /// Records arrived from a connected peer, one relayed or many in a view.
-    pub fn handle_records(
-        &mut self,
-        now: Time,
-        from: PkiId,
-        records: Vec<SignedAlive>,
-        authority: &dyn Authority,
-    ) {
-        self.wake(now, authority);
-        let mut unknown = Vec::new();
-        for record in records {
-            match self.handle_record(now, from, &record, authority) {
-                Ok(()) => {}
-                Err(RecordError::UnknownIdentity(digest)) => unknown.push(digest),
-                Err(RecordError::Stale) => self.counters.records_stale += 1,
-                Err(_) => self.counters.records_rejected += 1,
-            }
-        }
-        let digests: Vec<_> = unknown
-            .into_iter()
-            .filter(|digest| self.may_ask(now, digest))
-            .take(RECORDS_PER_VIEW_MAX)
-            .collect();
-        if !digests.is_empty() {
-            self.outputs.push_back(MembershipOutput::AskIdentities { peer: from, digests });
-        }
-        if self.members.contains_key(&from) && self.unintroduced.remove(&from) {
-            self.send_root(from, authority);
-        }
-        self.rest(now);
-    }
-
-    /// A connected peer asks who is behind records we sent.
-    pub fn handle_identity_request(&mut self, from: PkiId, digests: &[Vec<u8>], authority: &dyn Authority) {
-        let Some(organization) = self.connected.organization(&from).cloned() else { return };
-        let asked: BTreeSet<&[u8]> = digests.iter().map(Vec::as_slice).collect();
-        let mut records = Vec::new();
-        if asked.contains(record::identity_digest(&self.own.serialized).as_slice()) {
-            let own = self.own_entry(authority).1;
-            records.extend(self.disclose(&own, &self.own.msp_id, &organization));
-        }
-        for member in self.members.values() {
-            if asked.contains(member.identity_digest.as_slice()) {
-                let full = with_identity(&member.record, &member.credential.serialized);
-                records.extend(self.disclose(&full, &member.credential.msp_id, &organization));
-            }
-        }
-        records.truncate(RECORDS_PER_VIEW_MAX);
-        if !records.is_empty() {
-            self.outputs.push_back(MembershipOutput::SendView { peer: from, records });
-        }
-    }
-
     /// Organisations or their certificate authorities changed: members nobody vouches for any more are forgotten.
     pub fn handle_trust_changed(&mut self, now: Time, authority: &dyn Authority) {
         let unix_seconds = self.unix_seconds(now);
-        let gone: Vec<PkiId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| authority.identify(&member.credential.serialized, unix_seconds).is_err())
-            .map(|(pki_id, _)| *pki_id)
-            .collect();
-        for pki_id in gone {
-            self.forget(pki_id);
-            self.outputs.push_back(MembershipOutput::Dead(pki_id));
-        }
+        self.forget_where(|member| authority.identify(&member.credential.serialized, unix_seconds).is_err());
     }
 
     /// Does what is due: own record, probes, sweeps, digests, dials.
@@ -413,6 +360,12 @@ impl Membership {
         self.detector.accusers(pki_id).copied().collect()
     }
 
+    /// What the operator was told in the last minutes: another process with this identity, or a newer certificate of it.
+    pub fn alarm(&self, now: Time) -> Option<&str> {
+        let alarm = self.alarm.as_ref().filter(|(at, _)| now.since(*at) < ALARM_SHOWN);
+        alarm.map(|(_, text)| text.as_str())
+    }
+
     /// How far this peer distrusts its own judgement of others: 0, not at all, to 8.
     pub fn local_health(&self) -> u32 {
         self.detector.health()
@@ -423,120 +376,40 @@ impl Membership {
         &self.counters
     }
 
-    /// Certificate time: the wall clock at the start plus monotonic time since, so that a step of the wall clock
-    /// changes nothing.
-    pub fn unix_seconds(&self, now: Time) -> i64 {
-        self.wall_start.saturating_add(i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+    /// Certificate time.
+    pub fn clock(&self) -> &CertificateClock {
+        &self.clock
     }
 
-    fn handle_record(
-        &mut self,
-        now: Time,
-        from: PkiId,
-        record: &SignedAlive,
-        authority: &dyn Authority,
-    ) -> Result<(), RecordError> {
-        let alive = record::decode(record, &self.config.network_id)?;
-        let credential = self.credential_of(now, record, &alive, authority)?;
-        if credential.pki_id == self.own.pki_id {
-            return self.handle_own(now, &alive, &credential, record, authority);
-        }
-        let order = Order::new(&credential, &alive);
-        let known = self.members.get(&credential.pki_id);
-        let newest = known
-            .map(|member| &member.order)
-            .or_else(|| self.tombstones.get(&credential.pki_id).map(|tombstone| &tombstone.order));
-        if newest.is_some_and(|newest| order <= *newest) {
-            return Err(RecordError::Stale);
-        }
-        let Checked { internal_endpoint } = check(record, &credential, authority)?;
-        if known.is_none() && self.members.len() >= MEMBERS_MAX {
-            self.counters.members_over_bound += 1;
-            return Ok(());
-        }
-        // An own-organisation record may reach us with its internal endpoint cut off by a foreign relay.
-        let internal_endpoint =
-            internal_endpoint.or_else(|| known.and_then(|member| member.internal_endpoint.clone()));
-        let revived = known.is_none_or(|member| member.state == MemberState::Dead);
-        if let Some(member) = known.filter(|member| member.state != MemberState::Dead) {
-            view::toggle(&mut self.root, &member.entry());
-        }
-        let introduced = known.is_none_or(|member| {
-            member.credential != credential || member.external_endpoint != alive.external_endpoint
-        });
-        let member = Member {
-            state: MemberState::Alive,
-            order,
-            peer_id: alive.peer_id,
-            external_endpoint: alive.external_endpoint,
-            internal_endpoint,
-            last_seen: now,
-            identity_digest: alive.identity_digest.clone(),
-            record: SignedAlive { identity: Bytes::new(), ..record.clone() },
-            credential: credential.clone(),
-        };
-        self.unknown.remove(&alive.identity_digest);
-        self.tombstones.remove(&credential.pki_id);
-        self.by_identity.insert(alive.identity_digest, credential.pki_id);
-        view::toggle(&mut self.root, &member.entry());
-        if let Some(former) = self.members.insert(credential.pki_id, member)
-            && former.credential != credential
-        {
-            self.by_identity.remove(&former.identity_digest);
-        }
-        if revived {
-            self.outputs.push_back(MembershipOutput::Alive(credential.pki_id));
-            self.dialer.forgive(&credential.pki_id);
-        }
-        let connected = self.connected.contains(&credential.pki_id);
-        self.detector.track(now, credential.pki_id, connected, credential.msp_id == self.own.msp_id);
-        let onward = if introduced {
-            with_identity(record, &credential.serialized)
-        } else {
-            SignedAlive { identity: Bytes::new(), ..record.clone() }
-        };
-        let copies = self.copies(now, introduced || revived);
-        self.spread(&onward, &credential, Some(from), copies);
-        self.settle_dials(now, &credential.pki_id);
-        Ok(())
+    /// The wall clock shows `wall_ms` Unix milliseconds.
+    pub fn handle_wall(&mut self, now: Time, wall_ms: i64) -> Option<ClockNews> {
+        self.clock.handle_wall(now, wall_ms)
     }
 
-    fn credential_of(
-        &self,
-        now: Time,
-        record: &SignedAlive,
-        alive: &Alive,
-        authority: &dyn Authority,
-    ) -> Result<Credential, RecordError> {
-        if !record.identity.is_empty() {
-            if record::identity_digest(&record.identity).as_slice() != alive.identity_digest {
-                return Err(RecordError::Malformed("identity does not fit its digest"));
-            }
-            return authority
-                .identify(&record.identity, self.unix_seconds(now))
-                .map_err(RecordError::Untrusted);
-        }
-        let known = self.by_identity.get(&alive.identity_digest);
-        match known.and_then(|pki_id| self.members.get(pki_id)) {
-            Some(member) => Ok(member.credential.clone()),
-            None if record::identity_digest(&self.own.serialized).as_slice() == alive.identity_digest => {
-                Ok(self.own.clone())
-            }
-            None => Err(RecordError::UnknownIdentity(alive.identity_digest.clone())),
-        }
+    /// The newest certificate known of a member, forgotten or not.
+    pub fn newest_certificate(&self, pki_id: &PkiId) -> Option<&CertificateOrder> {
+        let known = self.members.get(pki_id).map(|member| &member.order);
+        let order = known.or_else(|| self.tombstones.get(pki_id).map(|tombstone| &tombstone.order))?;
+        Some(&order.certificate)
     }
 
-    fn may_ask(&mut self, now: Time, digest: &[u8]) -> bool {
-        self.unknown.retain(|_, asked| now.since(*asked) < ASK_AGAIN);
-        if self.unknown.contains_key(digest) {
-            return false;
+    #[cfg(test)]
+    pub(crate) fn reset_clock(&mut self, clock: CertificateClock) {
+        self.clock = clock;
+    }
+
+    pub(super) fn unix_seconds(&self, now: Time) -> i64 {
+        self.clock.unix_seconds(now)
+    }
+
+    /// Forgets members that are none any more, and says that they are dead.
+    pub(super) fn forget_where(&mut self, is_gone: impl Fn(&Member) -> bool) {
+        let gone: Vec<PkiId> =
+            self.members.iter().filter(|(_, member)| is_gone(member)).map(|(pki_id, _)| *pki_id).collect();
+        for pki_id in gone {
+            self.forget(pki_id);
+            self.outputs.push_back(MembershipOutput::Dead(pki_id));
         }
-        if self.unknown.len() >= UNKNOWN_MAX {
-            self.counters.unknown_over_bound += 1;
-            return false;
-        }
-        self.unknown.insert(digest.to_vec(), now);
-        true
     }
 
     pub(super) fn forget(&mut self, pki_id: PkiId) {

@@ -15,12 +15,8 @@ impl Membership {
             Some(record) => record.clone(),
             None => self.renew(authority),
         };
-        let order = Order {
-            not_before: self.own.not_before,
-            serial: (0, Vec::new()),
-            incarnation: self.incarnation,
-            sequence: self.sequence,
-        };
+        let order =
+            Order { certificate: self.own.order(), incarnation: self.incarnation, sequence: self.sequence };
         let digest = record::identity_digest(&self.own.serialized);
         (entry(&self.own.pki_id, &digest, &order), with_identity(&record, &self.own.serialized))
     }
@@ -48,6 +44,15 @@ impl Membership {
         self.spread(&record, &own, None, usize::MAX);
     }
 
+    /// This peer has a new certificate, and `authority` signs with its key: everybody is told.
+    pub fn handle_renewed(&mut self, now: Time, own: Credential, authority: &dyn Authority) {
+        self.own = own;
+        let record = self.renew(authority);
+        let own = self.own.clone();
+        self.spread(&with_identity(&record, &own.serialized), &own, None, usize::MAX);
+        self.rest(now);
+    }
+
     /// Others suspect this peer: a newer record proves them wrong.
     pub(super) fn refute(&mut self, now: Time, authority: &dyn Authority) {
         if self.refuted_at.is_some_and(|at| now.since(at) < REFUTE_AGAIN) {
@@ -68,6 +73,14 @@ impl Membership {
         record: &SignedAlive,
         authority: &dyn Authority,
     ) -> Result<(), RecordError> {
+        if credential.order() > self.own.order() {
+            check(record, credential, authority)?;
+            self.raise_alarm(now, format!(
+                "others know a newer certificate of this peer, {}, and refuse the one it runs with: install the newer one",
+                self.own.name
+            ));
+            return Ok(());
+        }
         let ours = (self.incarnation, self.sequence);
         if (alive.incarnation, alive.sequence) <= ours && alive.peer_id == self.own_peer_id {
             return Err(RecordError::Stale);
@@ -75,7 +88,7 @@ impl Membership {
         if alive.incarnation < self.incarnation {
             return Err(RecordError::Stale);
         }
-        check(record, credential, authority)?;
+        let checked = check(record, credential, authority)?;
         // Outbid in any case: who knows the other record refuses ours as stale for ever.
         self.incarnation = alive.incarnation.saturating_add(1);
         self.sequence = 0;
@@ -88,13 +101,20 @@ impl Membership {
             }
             return Ok(());
         }
-        if self.alarmed_at.is_none_or(|at| now.since(at) >= ALARM_INTERVAL) {
-            self.alarmed_at = Some(now);
-            self.outputs.push_back(MembershipOutput::Alarm(format!(
-                "another process uses this peer's identity {} (it advertises {:?}): stop one of the two",
-                self.own.name, alive.external_endpoint
-            )));
-        }
+        let endpoint = checked.endpoint(&alive.external_endpoint).to_owned();
+        self.raise_alarm(now, format!(
+            "another process uses this peer's identity {} (it advertises {endpoint}): stop one of the two",
+            self.own.name
+        ));
         Ok(())
+    }
+
+    /// Tells the operator, but not all the time; what was told last is kept for the status.
+    fn raise_alarm(&mut self, now: Time, text: String) {
+        if self.alarm.as_ref().is_some_and(|(at, _)| now.since(*at) < ALARM_INTERVAL) {
+            return;
+        }
+        self.outputs.push_back(MembershipOutput::Alarm(text.clone()));
+        self.alarm = Some((now, text));
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use grapevine_crypto::sha256;
 use prost::Message;
 
-use crate::authority::{Authority, Credential};
+use crate::authority::{Authority, CertificateOrder, Credential};
 use crate::wire::{Alive, SignedAlive, SignedInternalEndpoint};
 
 /// Stands before the payload of a signed alive record, so that its signature means nothing elsewhere.
@@ -20,10 +20,8 @@ const PEER_ID_SIZE_MAX: usize = 64;
 /// The total order of one member's records: newest certificate first, then newest start, then newest record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Order {
-    /// Start of the certificate's validity, Unix seconds.
-    pub not_before: i64,
-    /// Certificate serial number without leading zeros, longer ones greater.
-    pub serial: (usize, Vec<u8>),
+    /// The certificate.
+    pub certificate: CertificateOrder,
     /// Persisted counter of starts.
     pub incarnation: u64,
     /// Record of that start.
@@ -33,13 +31,7 @@ pub struct Order {
 impl Order {
     /// The order of a record.
     pub fn new(credential: &Credential, alive: &Alive) -> Self {
-        let serial: Vec<u8> = credential.serial.iter().copied().skip_while(|byte| *byte == 0).collect();
-        Self {
-            not_before: credential.not_before,
-            serial: (serial.len(), serial),
-            incarnation: alive.incarnation,
-            sequence: alive.sequence,
-        }
+        Self { certificate: credential.order(), incarnation: alive.incarnation, sequence: alive.sequence }
     }
 }
 
@@ -67,6 +59,14 @@ pub enum RecordError {
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) internal_endpoint: Option<String>,
+}
+
+impl Checked {
+    /// The endpoint to name for operators.
+    pub(super) fn endpoint<'a>(&'a self, external: &'a str) -> &'a str {
+        let internal = self.internal_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
+        internal.unwrap_or(if external.is_empty() { "no endpoint" } else { external })
+    }
 }
 
 pub(super) fn identity_digest(serialized: &[u8]) -> [u8; 32] {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::authority::ToyAuthority;
-use crate::wire::{SignedInternalEndpoint, ViewList};
+use crate::wire::{Alive, SignedInternalEndpoint, ViewList};
 use prost::Message;
 use rand::SeedableRng;
 use record::sign;
@@ -43,7 +43,15 @@ impl Host {
         let rng = ChaCha8Rng::seed_from_u64(1);
         let peer_id = name.as_bytes().to_vec();
         Self {
-            machine: Membership::new(config, own, peer_id, incarnation, 1_000, Time::ZERO, rng),
+            machine: Membership::new(
+                config,
+                own,
+                peer_id,
+                incarnation,
+                CertificateClock::new(Time::ZERO, 1_000_000),
+                Time::ZERO,
+                rng,
+            ),
             authority: ToyAuthority::new(organization, name, ORGANIZATIONS),
         }
     }
@@ -223,9 +231,13 @@ fn a_renewed_certificate_keeps_the_member_and_outdates_the_old_one() {
     let renewed = SignedAlive { payload, signature, identity: own.serialized, internal: None };
     one.take(at(1), &two, renewed);
     assert_eq!(one.machine.members.len(), 1);
-    assert_eq!(one.machine.members[&two.id()].order.not_before, 900);
+    assert_eq!(one.machine.members[&two.id()].order.certificate.not_before, 900);
     one.take(at(2), &two, late);
-    assert_eq!(one.machine.members[&two.id()].order.not_before, 900, "the older certificate is refused");
+    assert_eq!(
+        one.machine.members[&two.id()].order.certificate.not_before,
+        900,
+        "the older certificate is refused"
+    );
 }
 
 #[test]

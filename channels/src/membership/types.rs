@@ -60,6 +60,8 @@ pub struct Member {
     pub external_endpoint: String,
     /// Endpoint for its own organisation, if it was told to us.
     pub internal_endpoint: Option<String>,
+    /// It lives, but nobody answers this node at the endpoint it advertises.
+    pub unreachable: bool,
     /// When its newest record or connection came.
     pub(super) last_seen: Time,
     pub(super) identity_digest: Vec<u8>,
@@ -111,6 +113,8 @@ pub enum MembershipOutput {
     Dead(PkiId),
     /// A member is silent; who says so is in [`super::Membership::accusers`].
     Suspect(PkiId),
+    /// A member has a new certificate.
+    Renewed(PkiId),
     /// Nobody answers at the endpoint a live member advertises.
     Unreachable {
         /// The member.

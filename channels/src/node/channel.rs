@@ -139,7 +139,7 @@ impl Node {
         self.scopes.insert(id.clone(), scope);
         self.scopes_changed(now);
         self.send_last_block_to_removed(&id, last);
-        self.membership.handle_trust_changed(now, self.authority.as_ref());
+        self.trust_changed(now);
     }
 
     fn scopes_changed(&mut self, now: Time) {

@@ -3,6 +3,7 @@
 use grapevine_crypto::{Digest, PkiId};
 
 use crate::ChannelId;
+use crate::certificates::{ClockNews, ExpiryNotice};
 use crate::election::Term;
 
 /// Something worth a log line.
@@ -19,6 +20,12 @@ pub enum Event {
     },
     /// A member is silent and did not refute it.
     MemberDead(PkiId),
+    /// A member has a new certificate; it is the same member.
+    MemberRenewed(PkiId),
+    /// This node's own certificate lasts only so long.
+    OwnCertificate(ExpiryNotice),
+    /// The wall clock was stepped, or agrees again; certificate time goes on.
+    WallClock(ClockNews),
     /// A member lives, but nobody answers at the endpoint it advertises.
     Unreachable {
         /// The member.
@@ -88,6 +95,9 @@ pub enum Penalty {
     /// It sent a header that does not verify.
     #[error("header that does not verify: {0}")]
     BadHeader(String),
+    /// It sent a proof of a new certificate that does not hold.
+    #[error("proof of a new certificate that does not hold: {0}")]
+    BadRenewal(&'static str),
     /// It sent a block that is not the one it named.
     #[error("block that is not the one it named")]
     WrongBlock,

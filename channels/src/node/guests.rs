@@ -36,7 +36,7 @@ impl Node {
 
     pub(super) fn refuse_guest(&mut self, peer: PkiId) {
         self.counters.guests_over_bound += 1;
-        let reason = "its organisation was removed, and too many such peers are here";
+        let reason = "its organisation was removed, and too many such peers are here".to_owned();
         self.outputs.push_back(Output::Disconnect { peer, reason });
     }
 
@@ -56,7 +56,7 @@ impl Node {
             if remote.guest.is_some_and(is_idle) {
                 // Said again after another while, should the connection still be there.
                 remote.guest = Some(now);
-                let reason = "its organisation was removed, and it asks for nothing";
+                let reason = "its organisation was removed, and it asks for nothing".to_owned();
                 self.outputs.push_back(Output::Disconnect { peer: *peer, reason });
             }
         }

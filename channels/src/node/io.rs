@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grapevine_crypto::{Digest, MspId, PkiId};
+use grapevine_crypto::{Digest, PkiId};
 
 use super::{Event, Penalty};
 use crate::ChannelId;
+use crate::authority::Credential;
 use crate::block::AuthenticBlock;
 use crate::chain::Held;
 use crate::isolation::Scope;
@@ -82,10 +83,8 @@ pub struct OrdererAnswer {
 pub enum Input {
     /// An admitted peer is connected.
     Connected {
-        /// Who.
-        peer: PkiId,
-        /// Its organisation.
-        organization: MspId,
+        /// Who, by the certificate it showed.
+        credential: Credential,
         /// The value both ends derived from the nonces of their handshake.
         session: [u8; 32],
         /// What this side dialled, if it did.
@@ -101,6 +100,15 @@ pub enum Input {
         /// What was dialled.
         endpoint: String,
     },
+    /// The wall clock shows this: every few seconds, so that certificate time can follow.
+    Wall {
+        /// Unix milliseconds.
+        unix_ms: i64,
+    },
+    /// This node has a new certificate, and its authority signs with the key of it.
+    Renewed(Credential),
+    /// What [`crate::authority::Authority::identify`] says has changed in another way than by a channel's config.
+    TrustChanged,
     /// A control frame.
     Control {
         /// From.
@@ -386,7 +394,7 @@ pub enum Output {
         /// Who.
         peer: PkiId,
         /// Why, in plain words.
-        reason: &'static str,
+        reason: String,
     },
     /// Keep an authentic block that contradicts the own chain: proof that the orderers signed two histories.
     KeepEvidence {

@@ -35,6 +35,9 @@
 mod catch_up;
 #[cfg(test)]
 mod catch_up_tests;
+mod certificates;
+#[cfg(test)]
+mod certificates_tests;
 mod channel;
 mod equivocation;
 mod events;
@@ -54,6 +57,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::ChannelId;
 use crate::authority::{Authority, Credential};
+use crate::certificates::CertificateClock;
 use crate::dissemination::{BlockSource, DisseminationConfig, DisseminationCounters, DisseminationMode};
 use crate::election::{Account, ElectionConfig, Term};
 use crate::isolation::Scope;
@@ -64,6 +68,8 @@ use crate::time::{Time, earliest};
 use crate::wire::{FrameBody, Nonce};
 use catch_up::VerifyingHeaders;
 pub use catch_up::{ASKED_BYTES_MAX, HEADER_READS_PER_PEER_MAX};
+use certificates::Certificates;
+pub use certificates::{REMOVAL_GRACE, renewal_message};
 use channel::Channel;
 pub use equivocation::COMPARING_MAX;
 pub use events::{Event, Penalty};
@@ -125,6 +131,8 @@ pub struct NodeCounters {
     pub blocks_rejected: u64,
     /// Requests for headers dropped because the peer had others open.
     pub headers_over_bound: u64,
+    /// Proofs of new certificates that nobody here vouches for.
+    pub renewals_refused: u64,
     /// Blocks pushed to others.
     pub blocks_pushed: u64,
     /// Blocks sent on request.
@@ -147,6 +155,7 @@ struct Verifying {
 pub struct Node {
     config: NodeConfig,
     own: Credential,
+    certificates: Certificates,
     authority: Box<dyn Authority>,
     membership: Membership,
     round_trips: RoundTrips,
@@ -174,8 +183,8 @@ pub struct Start {
     pub peer_id: Vec<u8>,
     /// Higher than in any former start.
     pub incarnation: u64,
-    /// Unix time in seconds at `Time::ZERO`.
-    pub wall_start: i64,
+    /// What the wall clock shows, Unix milliseconds.
+    pub wall_ms: i64,
     /// Seed of all its randomness.
     pub seed: u64,
 }
@@ -189,13 +198,14 @@ impl Node {
             start.own.clone(),
             start.peer_id,
             start.incarnation,
-            start.wall_start,
+            CertificateClock::new(now, start.wall_ms),
             now,
             fork(&mut rng),
         );
         let round_trips = RoundTrips::new(fork(&mut rng));
         Self {
             config,
+            certificates: Certificates::new(&start.own),
             own: start.own,
             authority,
             membership,
@@ -219,9 +229,12 @@ impl Node {
     /// Takes one input.
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
-            Input::Connected { peer, organization, session, endpoint } => {
-                self.handle_connected(now, peer, organization, session, endpoint.as_deref());
+            Input::Connected { credential, session, endpoint } => {
+                self.handle_connected(now, credential, session, endpoint.as_deref());
             }
+            Input::Wall { unix_ms } => self.handle_wall(now, unix_ms),
+            Input::Renewed(own) => self.handle_renewed(now, own),
+            Input::TrustChanged => self.trust_changed(now),
             Input::Disconnected { peer } => self.handle_disconnected(now, peer),
             Input::DialFailed { endpoint } => self.membership.handle_dial_failed(now, &endpoint),
             Input::Control { peer, frame } => self.handle_control(now, peer, frame),
@@ -288,6 +301,7 @@ impl Node {
         }
         self.round_trips.handle_timeout(now);
         self.dismiss_idle_guests(now);
+        self.certificates_timeout(now);
         let ids: Vec<ChannelId> = self
             .channels
             .iter()
@@ -304,6 +318,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Time> {
         let channels = self.channels.values().filter_map(Channel::next_deadline).min();
         let others = earliest(self.membership.next_deadline(), self.round_trips.next_deadline());
+        let others = earliest(others, self.certificates_deadline());
         earliest(earliest(others, self.guests_deadline()), channels)
     }
 

@@ -7,6 +7,7 @@ use super::{
     Claim, Event, Node, Output, Penalty, Ticket, VERIFYING_BYTES_MAX, VERIFYING_PER_PEER_MAX, Verifying,
 };
 use crate::ChannelId;
+use crate::authority::Credential;
 use crate::chain::Held;
 use crate::dissemination::BlockSource;
 use crate::isolation::{ChannelLink, LinkChanges, Links};
@@ -20,6 +21,8 @@ use crate::wire::{
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) organization: MspId,
+    /// What it showed on this connection, or proved since.
+    pub(super) credential: Credential,
     pub(super) links: Links,
     /// Since when a guest has been silent; `None`: it is a member.
     pub(super) guest: Option<Time>,
@@ -29,29 +32,35 @@ impl Node {
     pub(super) fn handle_connected(
         &mut self,
         now: Time,
-        peer: PkiId,
-        organization: MspId,
+        credential: Credential,
         session: [u8; 32],
         endpoint: Option<&str>,
     ) {
+        let (peer, organization) = (credential.pki_id, credential.msp_id.clone());
         if self.peers.contains_key(&peer) {
             self.handle_disconnected(now, peer);
+        }
+        if self.refuse_outdated(&credential) {
+            return;
         }
         let links = Links::new(session, self.own.pki_id, peer, organization.clone());
         let guest = self.is_former(&organization).then_some(now);
         if guest.is_some() && !self.has_room_for_guest() {
             return self.refuse_guest(peer);
         }
-        self.peers.insert(peer, Peer { organization: organization.clone(), links, guest });
+        self.certificates.shown(&credential);
+        self.peers.insert(peer, Peer { organization: organization.clone(), credential, links, guest });
         if guest.is_none() {
             self.membership.handle_connected(now, peer, organization, endpoint, self.authority.as_ref());
             self.round_trips.handle_connected(now, peer);
         }
         self.offer_proofs(peer);
+        self.prove_renewal_if_recent(now, peer);
     }
 
     pub(super) fn handle_disconnected(&mut self, now: Time, peer: PkiId) {
         let Some(gone) = self.peers.remove(&peer) else { return };
+        self.certificates.gone(&gone.credential);
         self.round_trips.handle_disconnected(peer);
         let channels: Vec<ChannelId> = gone.links.open().cloned().collect();
         for channel in channels {
@@ -80,6 +89,7 @@ impl Node {
             FrameBody::Joined(joined) => self.handle_joined(now, peer, &joined),
             FrameBody::Channel(frame) => self.handle_channel_frame(now, peer, frame),
             FrameBody::Ping(nonce) => self.send_frame(peer, FrameBody::Pong(nonce)),
+            FrameBody::Renewal(renewal) => self.handle_renewal(now, peer, &renewal),
             // All else is for members.
             _ if is_guest => self.counters.unlinked_frames += 1,
             FrameBody::Alive(record) => {
@@ -448,6 +458,7 @@ impl Node {
                     self.event(Event::MemberDead(member));
                     self.dead_member(now, member);
                 }
+                MembershipOutput::Renewed(member) => self.event(Event::MemberRenewed(member)),
                 MembershipOutput::Suspect(member) => {
                     let by = self.membership.accusers(&member);
                     self.event(Event::MemberSuspect { member, by });

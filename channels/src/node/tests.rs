@@ -85,7 +85,7 @@ fn node_with(org_leader: bool, mode: DisseminationMode) -> Node {
         publish_state_info_interval: second,
     };
     let own = ToyAuthority::credential("Org1MSP", OWN);
-    let start = Start { own, peer_id: vec![1], incarnation: 1, wall_start: 0, seed: 1 };
+    let start = Start { own, peer_id: vec![1], incarnation: 1, wall_ms: 0, seed: 1 };
     let authority = ToyAuthority::new("Org1MSP", OWN, &["Org1MSP"]);
     let mut node = Node::new(config, start, Box::new(authority), Time::ZERO);
     let scope = Scope {
@@ -117,8 +117,8 @@ fn orderer_sends(node: &mut Node, now: Time, block: &AuthenticBlock) {
 }
 
 pub(super) fn connect(node: &mut Node, peer: PkiId) {
-    let organization = "Org1MSP".into();
-    node.handle(at(1), Input::Connected { peer, organization, session: SESSION, endpoint: None });
+    let credential = Credential { pki_id: peer, ..ToyAuthority::credential("Org1MSP", "other") };
+    node.handle(at(1), Input::Connected { credential, session: SESSION, endpoint: None });
     let proofs = vec![proof(&genesis().hash(), &SESSION, &peer).to_vec()];
     let frame = Frame::encode_body(FrameBody::Joined(Joined { proofs }));
     node.handle(at(1), Input::Control { peer, frame });
@@ -341,8 +341,8 @@ mod removed_organisations {
     }
 
     fn arrives(node: &mut Node, now: Time, peer: PkiId) {
-        let organization = REMOVED.into();
-        node.handle(now, Input::Connected { peer, organization, session: SESSION, endpoint: None });
+        let credential = Credential { pki_id: peer, ..ToyAuthority::credential(REMOVED, "other") };
+        node.handle(now, Input::Connected { credential, session: SESSION, endpoint: None });
         let proofs = vec![proof(&genesis().hash(), &SESSION, &peer).to_vec()];
         node.handle(
             now,

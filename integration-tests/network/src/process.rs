@@ -107,6 +107,14 @@ impl Process {
         Ok(())
     }
 
+    /// SIGHUP.
+    ///
+    /// # Errors
+    /// If the process has ended.
+    pub fn hang_up(&mut self) -> io::Result<()> {
+        self.signal(Signal::HUP)
+    }
+
     /// SIGTERM without waiting; a frozen process is thawed first, since it could not react.
     ///
     /// # Errors

@@ -25,6 +25,12 @@ pub struct Status {
     pub msp_id: String,
     /// Its identifier in gossip, hex.
     pub pki_id: String,
+    /// What an operator must know of.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Serial number of its certificate, hex.
+    #[serde(default)]
+    pub certificate_serial: String,
     /// Version of the program.
     #[serde(default)]
     pub version: String,
@@ -117,6 +123,9 @@ pub struct MemberStatus {
     /// Where it says it can be reached.
     #[serde(default)]
     pub endpoint: String,
+    /// Serial number of its certificate, hex.
+    #[serde(default)]
+    pub certificate_serial: String,
     /// Whether there is a connection to it now.
     #[serde(default)]
     pub connected: bool,

@@ -176,6 +176,7 @@ impl Checker {
             FrameBody::IdentityRequest(_)
             | FrameBody::Ping(_)
             | FrameBody::Pong(_)
+            | FrameBody::Renewal(_)
             | FrameBody::ViewRoot(_)
             | FrameBody::ViewList(_)
             | FrameBody::LookFor(_)

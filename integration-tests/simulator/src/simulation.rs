@@ -28,7 +28,7 @@ const TIMEOUTS_AT_ONE_MOMENT_MAX: u32 = 1_000;
 /// Time between two looks whether everybody has everything.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Unix time at virtual zero.
-const WALL_START: i64 = 1_700_000_000;
+const WALL_START_MS: i64 = 1_700_000_000_000;
 
 /// Kinds of events in the trace.
 #[derive(Debug, Clone, Copy)]
@@ -332,7 +332,7 @@ impl Simulation {
             own: truth.credential.clone(),
             peer_id: format!("{name} {}", host.wipes).into_bytes(),
             incarnation: host.incarnation,
-            wall_start: WALL_START + i64::try_from(self.now.as_secs()).unwrap_or_default(),
+            wall_ms: WALL_START_MS + i64::try_from(self.now.as_nanos() / 1_000_000).unwrap_or_default(),
             seed: self.rng.next_u64(),
         };
         let config = self.scenario.node_config(truth, &self.truth.peers);

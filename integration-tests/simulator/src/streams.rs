@@ -173,9 +173,8 @@ impl Simulation {
         self.measurements.trace(self.now, dialer, listener, Kind::Connected as u8, 0);
         let session = self.network.connect(dialer, listener, self.seed, &self.truth);
         for (site, other, endpoint) in [(dialer, listener, Some(endpoint)), (listener, dialer, None)] {
-            let credential = &self.truth.peers[other].credential;
-            let (peer, organization) = (credential.pki_id, credential.msp_id.clone());
-            self.feed(site, Cause::Other, Input::Connected { peer, organization, session, endpoint })?;
+            let credential = self.truth.peers[other].credential.clone();
+            self.feed(site, Cause::Other, Input::Connected { credential, session, endpoint })?;
         }
         Ok(())
     }

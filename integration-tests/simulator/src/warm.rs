@@ -93,11 +93,11 @@ impl Simulation {
         endpoint: Option<String>,
         said: &mut Vec<(Site, Site, bytes::Bytes)>,
     ) {
-        let credential = &self.truth.peers[other].credential;
-        let (peer, organization) = (credential.pki_id, credential.msp_id.clone());
+        let credential = self.truth.peers[other].credential.clone();
+        let peer = credential.pki_id;
         let now = self.hosts[site].local(self.now);
         let Some(node) = &mut self.hosts[site].node else { return };
-        node.handle(now, Input::Connected { peer, organization, session, endpoint });
+        node.handle(now, Input::Connected { credential, session, endpoint });
         let round_trip = self.wire.latency().round_trip(site, other);
         node.handle(now, Input::RoundTrip { peer, round_trip });
         while let Some(output) = node.poll_output() {

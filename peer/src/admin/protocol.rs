@@ -87,6 +87,12 @@ pub struct Status {
     pub msp_id: String,
     /// PKI-ID of the peer, hex.
     pub pki_id: String,
+    /// Serial number of the certificate in use, hex.
+    #[serde(default)]
+    pub certificate_serial: String,
+    /// Last second of its validity, Unix seconds.
+    #[serde(default)]
+    pub certificate_not_after: i64,
     /// Version of the program.
     pub version: String,
     /// What an operator must know of, each in plain words; empty if all is well.
@@ -238,6 +244,9 @@ pub struct MemberStatus {
     pub state: MemberState,
     /// Where it says it can be reached.
     pub endpoint: String,
+    /// Serial number of its certificate, hex.
+    #[serde(default)]
+    pub certificate_serial: String,
     /// Whether there is a connection to it now.
     pub connected: bool,
     /// While it is suspected: the common names, or PKI-IDs, of those who say that it is silent.
@@ -308,6 +317,7 @@ mod tests {
             pki_id: "ab".to_owned(),
             state: MemberState::Dead,
             endpoint: "127.0.0.1:1".to_owned(),
+            certificate_serial: "0a".to_owned(),
             connected: false,
             suspected_by: Vec::new(),
         };

@@ -150,6 +150,7 @@ mod tests {
                 pki_id: "ab".to_owned(),
                 state: MemberState::Alive,
                 endpoint: "127.0.0.1:7052".to_owned(),
+                certificate_serial: String::new(),
                 connected: true,
                 suspected_by: Vec::new(),
             }],

@@ -25,13 +25,12 @@ pub(super) struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-/// Accepts connections without end; those over `connections_max` are closed at once and counted.
+/// Accepts connections without end; those that find no place are closed at once and counted.
 pub(super) fn accept(
-    listener: TcpListener,
-    connections_max: usize,
+    listener: Arc<TcpListener>,
+    places: Arc<Semaphore>,
     counters: Arc<Counters>,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
-    let places = Arc::new(Semaphore::new(connections_max));
     stream::unfold((listener, places, counters), async |(listener, places, counters)| {
         loop {
             let stream = match listener.accept().await {

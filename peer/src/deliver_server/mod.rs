@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
@@ -198,7 +198,13 @@ pub struct DeliverServer {
     address: SocketAddr,
     shared: Arc<Shared>,
     tasks: TaskTracker,
-    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    listener: Arc<TcpListener>,
+    places: Arc<Semaphore>,
+    /// Ends the accepting of the server in use, not its streams.
+    accepting: CancellationToken,
+    /// The servers that have connections, each with the TLS material that was there when it began. Those before the last end with
+    /// their last stream.
+    servers: JoinSet<Result<(), tonic::transport::Error>>,
 }
 
 impl DeliverServer {
@@ -208,23 +214,14 @@ impl DeliverServer {
         ledger: Ledger,
         channels: DeliverChannels,
     ) -> Result<Self, DeliverServerError> {
-        let mut server = Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .tcp_nodelay(true);
+        let transport = transport(options.tls.as_ref())?;
         let binding_required = options.tls.as_ref().is_some_and(|tls| tls.client_roots.is_some());
-        if let Some(tls) = &options.tls {
-            server = server
-                .tls_config(tls.config())
-                .map_err(|error| DeliverServerError::Tls(tls::with_causes(&error)))?;
-        }
         let address = options.listen;
         let failed = |source| DeliverServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let counters = Arc::<Counters>::default();
         let connections_max = options.streams_max.saturating_add(CONNECTIONS_SPARE);
-        let incoming = incoming::accept(listener, connections_max, counters.clone());
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             channels,
@@ -238,13 +235,39 @@ impl DeliverServer {
             stop: stop.clone(),
             counters,
         });
-        let tasks = TaskTracker::new();
-        let service = DeliverService { shared: shared.clone(), tasks: tasks.clone() };
-        let serving =
-            server.add_service(service).serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
-        let server = tokio::spawn(serving);
+        let mut server = Self {
+            address,
+            shared,
+            tasks: TaskTracker::new(),
+            listener: Arc::new(listener),
+            places: Arc::new(Semaphore::new(connections_max)),
+            accepting: stop.child_token(),
+            servers: JoinSet::new(),
+        };
+        server.serve(transport);
         tracing::info!(listening = %address, tls = options.tls.is_some(), "serving Deliver clients");
-        Ok(Self { address, shared, tasks, server })
+        Ok(server)
+    }
+
+    /// Shows another certificate to connections that come from now on; those that are there go on with the one they know.
+    ///
+    /// # Errors
+    /// [`DeliverServerError::Tls`] if the material does not fit together; the former stays in use.
+    pub fn replace_tls(&mut self, tls: &ServerTls) -> Result<(), DeliverServerError> {
+        let transport = transport(Some(tls))?;
+        self.accepting.cancel();
+        self.accepting = self.shared.stop.child_token();
+        while self.servers.try_join_next().is_some() {}
+        self.serve(transport);
+        Ok(())
+    }
+
+    fn serve(&mut self, mut transport: Server) {
+        let service = DeliverService { shared: self.shared.clone(), tasks: self.tasks.clone() };
+        let incoming =
+            incoming::accept(self.listener.clone(), self.places.clone(), self.shared.counters.clone());
+        let accepting = self.accepting.clone().cancelled_owned();
+        self.servers.spawn(transport.add_service(service).serve_with_incoming_shutdown(incoming, accepting));
     }
 
     /// Where it listens.
@@ -279,7 +302,7 @@ impl DeliverServer {
         self.tasks.close();
         let ended = async {
             self.tasks.wait().await;
-            let _ = (&mut self.server).await;
+            while self.servers.join_next().await.is_some() {}
         };
         if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
             tracing::info!("cutting Deliver connections that did not end");
@@ -287,9 +310,18 @@ impl DeliverServer {
     }
 }
 
+fn transport(tls: Option<&ServerTls>) -> Result<Server, DeliverServerError> {
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .tcp_nodelay(true);
+    let Some(tls) = tls else { return Ok(server) };
+    server.tls_config(tls.config()).map_err(|error| DeliverServerError::Tls(tls::with_causes(&error)))
+}
+
 impl Drop for DeliverServer {
     fn drop(&mut self) {
+        // The servers are aborted with their set.
         self.shared.stop.cancel();
-        self.server.abort();
     }
 }

@@ -20,13 +20,14 @@ use grapevine_crypto::{Digest, MspId};
 use tokio::sync::mpsc;
 
 use super::alarms::Alarms;
+use super::certificates::{Certificates, Material};
 use super::limits::Limits;
 use super::orderer::{OrdererNews, Orderers};
 use super::progress::{self, ProgressLog};
 use super::reader::{ReaderNews, Reading, Wanted};
 use super::restorer::{Restored, Restorer};
 use super::stations::Stations;
-use super::trust::Trust;
+use super::trust::{Trust, credential};
 use super::verifier::{Finding, Job, Judged, Verdict, Verifier};
 use super::{INCARNATION_KEY, STOP_GRACE, status};
 use crate::admin::{AdminCall, AdminRequest, AdminResponse};
@@ -39,8 +40,6 @@ use crate::net::{NetEvent, NetHandle};
 const ORDERER_DISTRUST: Duration = Duration::from_secs(1);
 /// A stream that had to drop a block begins again after this long, when some of what was in the way is done.
 const ORDERER_RESTART: Duration = Duration::from_millis(200);
-/// A peer whose organisation was removed is disconnected after this long.
-const REMOVAL_GRACE: Duration = Duration::from_millis(500);
 /// A channel that halts is left after this long.
 const HALT_GRACE: Duration = Duration::from_millis(500);
 /// Being outbid this soon after a start is by a former self.
@@ -58,6 +57,7 @@ pub(super) struct Feeds {
     pub(super) reader_news: mpsc::Receiver<ReaderNews>,
     pub(super) restored: mpsc::Receiver<Restored>,
     pub(super) admin_calls: mpsc::Receiver<AdminCall>,
+    pub(super) material: mpsc::Receiver<Material>,
 }
 
 /// See the module's header.
@@ -83,10 +83,7 @@ pub(super) struct Core {
     pub(super) waiting_commits: VecDeque<(ChannelId, AuthenticBlock)>,
     /// Config blocks handed to the ledger, by channel and number.
     pub(super) config_blocks: BTreeMap<(ChannelId, u64), AuthenticBlock>,
-    /// Identities of connected peers, to check again when trust changes.
-    pub(super) connected: BTreeMap<grapevine_crypto::PkiId, Bytes>,
-    /// Peers that are no longer members, when to disconnect them, and why.
-    pub(super) dismissals: BTreeMap<grapevine_crypto::PkiId, (Instant, String)>,
+    pub(super) certificates: Certificates,
     /// Channels that were stopped, and why.
     pub(super) halted: BTreeMap<ChannelId, String>,
     /// Halted channels, and when to leave each.
@@ -146,6 +143,7 @@ impl Core {
                 }
                 () = ledger.damage_found() => self.fetch_damaged(),
                 Some(call) = feeds.admin_calls.recv() => self.admin_call(call),
+                Some(material) = feeds.material.recv() => self.take_material(material),
             }
         };
         self.stop(feeds.ledger_reports).await;
@@ -173,16 +171,15 @@ impl Core {
         Time::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    fn feed(&mut self, input: Input) {
+    pub(super) fn feed(&mut self, input: Input) {
         self.node.handle(self.now(), input);
     }
 
     fn next_wake(&self) -> Instant {
         let deadline = self.node.next_deadline().map(|at| self.started + Duration::from_nanos(at.as_nanos()));
         let restart = self.restarts.values().min().copied();
-        let dismissal = self.dismissals.values().map(|(at, _)| *at).min();
         let leave = self.leaving.values().min().copied();
-        let wake = deadline.into_iter().chain(restart).chain(dismissal).chain(leave);
+        let wake = deadline.into_iter().chain(restart).chain(leave).chain([self.certificates.next_reading()]);
         wake.fold(self.progress_log.next(), Instant::min)
     }
 
@@ -190,14 +187,7 @@ impl Core {
         self.node.handle_timeout(self.now());
         let now = Instant::now();
         progress::look(self, now);
-        let dismissed: BTreeMap<_, _> = std::mem::take(&mut self.dismissals);
-        for (peer, (at, reason)) in dismissed {
-            if at > now {
-                self.dismissals.insert(peer, (at, reason));
-            } else {
-                self.net.disconnect(peer, &format!("no longer a member: {reason}"));
-            }
-        }
+        self.read_wall_clock(now);
         let left: Vec<ChannelId> =
             self.leaving.extract_if(.., |_, at| *at <= now).map(|(id, _)| id).collect();
         for channel in left {
@@ -216,21 +206,18 @@ impl Core {
 
     fn net_event(&mut self, event: NetEvent) {
         match event {
-            NetEvent::Connected { peer, identity, session, dialer, remote_address, .. } => {
+            NetEvent::Connected { identity, session, dialer, remote_address, .. } => {
                 tracing::info!(
                     peer = identity.certificate().subject_common_name().unwrap_or_default(),
                     organization = %identity.msp_id(),
                     address = remote_address,
                     "connected"
                 );
-                self.connected.insert(peer, Bytes::copy_from_slice(identity.serialized()));
                 let endpoint = dialer.then_some(remote_address);
-                let organization = identity.msp_id().clone();
-                self.feed(Input::Connected { peer, organization, session, endpoint });
+                self.feed(Input::Connected { credential: credential(&identity), session, endpoint });
             }
             NetEvent::Disconnected { peer, reason, .. } => {
                 tracing::info!(peer = self.name(&peer), reason, "disconnected");
-                self.connected.remove(&peer);
                 self.feed(Input::Disconnected { peer });
             }
             NetEvent::Control { peer, frame, .. } => self.feed(Input::Control { peer, frame }),
@@ -402,8 +389,8 @@ impl Core {
         let known = self.ledger.channels().contains(&channel);
         self.ledger.create_channel(&channel, &AuthenticBlock::genesis(&block)?)?;
         if !known {
-            let own = self.trust.signer().identity().msp_id();
-            let is_member = config.application_orgs().contains_key(own);
+            let own = self.trust.identity().msp_id().clone();
+            let is_member = config.application_orgs().contains_key(&own);
             tracing::info!(%channel, is_member, "joined");
             self.enter(&channel)?;
         }
@@ -416,7 +403,7 @@ impl Core {
         let config = history::config_after(&self.ledger, channel, number)?;
         self.alarms.load(&self.ledger, channel)?;
         self.client_channels.set(config.clone(), number.saturating_add(1));
-        let own = self.trust.signer().identity().msp_id().clone();
+        let own = self.trust.identity().msp_id().clone();
         let removals = history::removals(&self.ledger, channel, &config);
         if let Some(removal) = removals.get(&own) {
             self.halt(channel, removed_by(removal.last.number, &own));
@@ -439,7 +426,7 @@ impl Core {
 
     /// A config block is on disk: what it says holds from now on.
     fn new_config(&mut self, channel: &ChannelId, block: &AuthenticBlock) {
-        let own = self.trust.signer().identity().msp_id().clone();
+        let own = self.trust.identity().msp_id().clone();
         let lists_own = |config: &Arc<ChannelConfig>| config.application_orgs().contains_key(&own);
         let was_member = self.verifier.config(channel).is_some_and(|config| lists_own(&config));
         let config = match self.verifier.committed(channel, &block.hash()) {
@@ -463,17 +450,6 @@ impl Core {
         self.client_channels.set(config.clone(), block.number());
         let (scope, anchors) = (self.scope(genesis_hash, &config), anchors(&config));
         self.feed(Input::Reconfigured { channel: channel.clone(), scope, anchors });
-        let distrusted: Vec<_> = self
-            .connected
-            .iter()
-            .filter_map(|(peer, identity)| Some((*peer, self.trust.check(identity).err()?, identity)))
-            // Removed ones stay for a while as guests, for what they may still have.
-            .filter(|(_, _, identity)| self.trust.check_guest(identity).is_err())
-            .map(|(peer, reason, _)| (peer, reason))
-            .collect();
-        // Not at once: the block that removes them is on its way to them.
-        let at = Instant::now() + REMOVAL_GRACE;
-        self.dismissals.extend(distrusted.into_iter().map(|(peer, reason)| (peer, (at, reason))));
         if is_removed {
             self.halt(channel, removed_by(block.number(), &own));
         }
@@ -578,7 +554,7 @@ impl Core {
                 self.trust.penalise(peer);
                 self.net.disconnect(peer, &why.to_string());
             }
-            Output::Disconnect { peer, reason } => self.net.disconnect(peer, reason),
+            Output::Disconnect { peer, reason } => self.net.disconnect(peer, &reason),
             Output::KeepEvidence { channel, block } => self.keep_evidence(&channel, &block),
             Output::Halt { channel, reason } => self.halt_soon(channel, reason),
             Output::Event(event) => self.event(event),
@@ -664,6 +640,11 @@ impl Core {
                     "member is suspected to be silent"
                 );
             }
+            Event::MemberRenewed(peer) => {
+                tracing::info!(peer = self.name(&peer), "member has a new certificate")
+            }
+            Event::OwnCertificate(notice) => self.tell_of_own_certificate(notice),
+            Event::WallClock(news) => self.tell_of_wall_clock(news),
             Event::Unreachable { member, endpoint } => tracing::warn!(
                 peer = self.name(&member),
                 endpoint,
@@ -701,7 +682,7 @@ impl Core {
     }
 
     pub(super) fn name(&self, peer: &grapevine_crypto::PkiId) -> String {
-        let own = self.trust.signer().identity();
+        let own = self.trust.identity();
         if *peer == own.pki_id() {
             return own.certificate().subject_common_name().unwrap_or("this peer").to_owned();
         }

@@ -19,6 +19,7 @@
 //! while. SIGTERM and Ctrl-C hand leadership over, finish what the ledger has taken, and end in seconds.
 
 mod alarms;
+mod certificates;
 mod clients;
 mod core;
 mod limits;
@@ -35,14 +36,14 @@ mod verifier;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use grapevine_block_trace::BlockTrace;
 use grapevine_channels::node::{Node, Start};
 use grapevine_channels::time::Time;
 use grapevine_configs::PeerConfig;
-use grapevine_crypto::{Identity, LocalMsp, MspId, Role};
+use grapevine_crypto::Identity;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -57,8 +58,6 @@ use crate::net::Net;
 pub(crate) const INCARNATION_KEY: &[u8] = b"incarnation";
 /// Where the ledger says whose it is.
 const OWNER_KEY: &[u8] = b"owner";
-/// Days before the end of the own certificate at which a start warns.
-const EXPIRY_WARNING_DAYS: i64 = 30;
 
 /// What to do with a ledger that another peer has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +73,7 @@ pub enum TakeOver {
 /// # Errors
 /// Whatever keeps the peer from running, in words for the operator.
 pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> anyhow::Result<()> {
-    let local = local_identity(&config)?;
+    let local = certificates::local_identity(&config)?;
     let data = &config.peer.file_system_path;
     std::fs::create_dir_all(data)
         .with_context(|| format!("cannot create peer.fileSystemPath {}", data.display()))?;
@@ -84,19 +83,17 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
     let incarnation = next_incarnation(&ledger)?;
     let trust = Arc::new(trust::Trust::new(local));
     let limits = Arc::new(limits::Limits::default());
-    let own = trust::credential(trust.signer().identity());
-    warn_of_expiry(&trust);
+    let own = trust::credential(&trust.identity());
 
     let (net, net_events) =
         Net::start(settings::net(&config), trust.signer().clone(), trust.clone(), limits.clone())?;
-    let started = Instant::now();
     let node = Node::new(
         settings::node(&config, net.listen_address())?,
         Start {
             own: own.clone(),
             peer_id: net.local_peer_id(),
             incarnation,
-            wall_start: trust.wall_start(),
+            wall_ms: trust.zero_ms(),
             seed: rand::random(),
         },
         Box::new(trust::TrustAuthority(trust.clone())),
@@ -108,13 +105,15 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
     let (orderers, orderer_news) = orderer::Orderers::new(&config, trust.signer().clone())?;
     let (readings, reader_news) = reader::spawn(ledger.clone(), net.clone());
     let (calls, admin_calls) = mpsc::channel(8);
+    let material = certificates::watch(&config)?;
+    let started = trust.started();
     let stop_admin = CancellationToken::new();
     let serving = tokio::spawn(admin.serve(calls, stop_admin.clone()));
 
     let mut core = Core {
         config,
         node,
-        started,
+        started: trust.started(),
         trust,
         limits,
         ledger,
@@ -128,8 +127,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
         former_self: None,
         waiting_commits: VecDeque::new(),
         config_blocks: BTreeMap::new(),
-        connected: BTreeMap::new(),
-        dismissals: BTreeMap::new(),
+        certificates: certificates::Certificates::new(started),
         halted: BTreeMap::new(),
         leaving: BTreeMap::new(),
         alarms: alarms::Alarms::default(),
@@ -150,8 +148,16 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
         incarnation,
         "running"
     );
-    let feeds =
-        Feeds { net_events, ledger_reports, findings, orderer_news, reader_news, restored, admin_calls };
+    let feeds = Feeds {
+        net_events,
+        ledger_reports,
+        findings,
+        orderer_news,
+        reader_news,
+        restored,
+        admin_calls,
+        material,
+    };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async {
         tokio::select! {
@@ -167,29 +173,6 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
     net.shutdown().await;
     tracing::info!("stopped");
     ended
-}
-
-fn local_identity(config: &PeerConfig) -> anyhow::Result<LocalMsp> {
-    let msp_id = MspId::from(config.peer.local_msp_id.as_str());
-    let local = LocalMsp::load(&config.peer.msp_config_path, &msp_id)?;
-    let identity = local.signer.identity();
-    if let Some(role) = identity.role().filter(|role| *role != Role::Peer) {
-        bail!(
-            "the certificate in {} is for the role {role:?}: a peer needs one with the organisational unit of peers",
-            config.peer.msp_config_path.display()
-        );
-    }
-    Ok(local)
-}
-
-fn warn_of_expiry(trust: &trust::Trust) {
-    let left = trust.signer().identity().certificate().not_after().saturating_sub(trust.now());
-    let days = left / 86_400;
-    if left <= 0 {
-        tracing::error!("this peer's certificate has expired: others refuse it until it is renewed");
-    } else if days <= EXPIRY_WARNING_DAYS {
-        tracing::warn!(days, "this peer's certificate expires soon: renew it");
-    }
 }
 
 /// Whether the ledger is this peer's own. A new one is from now on.

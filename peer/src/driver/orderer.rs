@@ -13,13 +13,13 @@ use grapevine_channels::ChannelId;
 use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::node::{OrdererAnswer, Ticket};
 use grapevine_configs::PeerConfig;
-use grapevine_crypto::Signer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::deliver::{
     AddressOverride, ClientCertificate, DeliverClient, DeliverConfig, DeliverEndpoint, DeliverEvent,
     DeliverTls, newest_block,
 };
+use crate::signing::CurrentSigner;
 
 /// Blocks of one channel between the orderer's stream and the ledger.
 pub(super) const BLOCKS_IN_FLIGHT_MAX: usize = 32;
@@ -51,7 +51,7 @@ struct Stream {
     complained: Option<String>,
 }
 
-/// The TLS files of peer.yaml, read once.
+/// What of peer.yaml the streams need, with the TLS files it names.
 #[derive(Debug, Clone)]
 struct Settings {
     tls: Option<DeliverTls>,
@@ -69,7 +69,7 @@ struct Settings {
 #[derive(Debug)]
 pub(super) struct Orderers {
     settings: Settings,
-    signer: Arc<Signer>,
+    signer: Arc<CurrentSigner>,
     streams: BTreeMap<ChannelId, Stream>,
     news: mpsc::Sender<OrdererNews>,
     /// Channels with a probe under way.
@@ -82,7 +82,7 @@ impl Orderers {
     /// No streams yet. Errors name the file that cannot be read.
     pub(super) fn new(
         config: &PeerConfig,
-        signer: Arc<Signer>,
+        signer: Arc<CurrentSigner>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<OrdererNews>)> {
         let (news, receiver) = mpsc::channel(16);
         let orderers = Self {
@@ -97,11 +97,22 @@ impl Orderers {
         Ok((orderers, receiver))
     }
 
+    /// Reads the TLS files of peer.yaml again, for streams that begin from now on.
+    pub(super) fn read_files_again(&mut self, config: &PeerConfig) -> anyhow::Result<()> {
+        self.settings = Settings::read(config)?;
+        Ok(())
+    }
+
+    /// The channels that are being pulled.
+    pub(super) fn running(&self) -> impl Iterator<Item = &ChannelId> {
+        self.streams.keys()
+    }
+
     /// Pulls a channel from block `next`; replaces a stream that runs.
     pub(super) fn start(&mut self, channel: &ChannelId, config: &ChannelConfig, next: u64) {
         let deliver = self.deliver_config(channel, config);
         let (sink, events) = mpsc::channel(1);
-        let client = DeliverClient::spawn(deliver, self.signer.clone(), next, sink);
+        let client = DeliverClient::spawn(deliver, self.signer.now(), next, sink);
         tokio::spawn(forward(events, self.news.clone(), self.settings.blocks_in_flight));
         self.streams.insert(channel.clone(), Stream { client, endpoint: None, complained: None });
     }
@@ -122,7 +133,7 @@ impl Orderers {
             return;
         }
         let deliver = self.deliver_config(channel, config);
-        let (signer, news, time) = (self.signer.clone(), self.news.clone(), self.settings.probe_time);
+        let (signer, news, time) = (self.signer.now(), self.news.clone(), self.settings.probe_time);
         tokio::spawn(async move {
             let found = newest_block(&deliver, &signer, time).await;
             let found = match found {

@@ -12,7 +12,7 @@ use crate::ledger::{LedgerState, free_bytes};
 
 /// The state of the peer at this moment.
 pub(super) fn status(core: &Core) -> Status {
-    let identity = core.trust.signer().identity();
+    let identity = core.trust.identity();
     let mut members: Vec<MemberStatus> = core
         .node
         .membership()
@@ -28,6 +28,7 @@ pub(super) fn status(core: &Core) -> Status {
                 membership::MemberState::Dead => MemberState::Dead,
             },
             endpoint: member.endpoint().unwrap_or_default().to_owned(),
+            certificate_serial: hex::encode(&member.credential.serial),
             connected: core.node.membership().is_connected(pki_id),
             suspected_by: core.node.membership().accusers(pki_id).iter().map(|by| core.name(by)).collect(),
         })
@@ -37,6 +38,8 @@ pub(super) fn status(core: &Core) -> Status {
         peer: core.config.peer.id.clone(),
         msp_id: identity.msp_id().to_string(),
         pki_id: identity.pki_id().to_string(),
+        certificate_serial: hex::encode(identity.certificate().serial()),
+        certificate_not_after: identity.certificate().not_after(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         warnings: warnings(core),
         ledger_takes_blocks: core.ledger_thread.state() == LedgerState::Writing,
@@ -66,12 +69,26 @@ fn warnings(core: &Core) -> Vec<String> {
     let damaged = (damaged > 0).then(|| {
         format!("{damaged} stored blocks are damaged; they are not handed out and are being fetched from other peers")
     });
-    ledger.into_iter().chain(damaged).chain(core.former_self.clone()).collect()
+    let found = ledger.into_iter().chain(damaged).chain(core.former_self.clone());
+    found.chain(core.certificate_warnings()).chain(member_warnings(core)).collect()
+}
+
+/// Members that seem to be set up wrongly, and this one's own double.
+fn member_warnings(core: &Core) -> Vec<String> {
+    let membership = core.node.membership();
+    let unreachable = membership.members().values().filter(|member| member.unreachable).map(|member| {
+        format!(
+            "{} lives, but nobody answers at the address it advertises, {}: set peer.gossip.endpoint or externalEndpoint there to one that others can reach",
+            member.credential.name,
+            member.endpoint().unwrap_or_default()
+        )
+    });
+    membership.alarm(core.now()).map(ToOwned::to_owned).into_iter().chain(unreachable).collect()
 }
 
 fn channel(core: &Core, id: &ChannelId) -> ChannelStatus {
     let leader = core.node.leader(id).map(|term| term.leader);
-    let own = core.trust.signer().identity();
+    let own = core.trust.identity();
     let leader_name = leader.and_then(|leader| {
         if leader == own.pki_id() {
             return own.certificate().subject_common_name().map(ToOwned::to_owned);
@@ -146,6 +163,7 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("node_verifying_over_bound", node.verifying_over_bound),
         ("node_comparing_over_bound", node.comparing_over_bound),
         ("node_guests_over_bound", node.guests_over_bound),
+        ("node_renewals_refused", node.renewals_refused),
         ("node_blocks_rejected", node.blocks_rejected),
         ("node_blocks_pushed", node.blocks_pushed),
         ("node_blocks_served", node.blocks_served),

@@ -56,7 +56,6 @@ mod upgrade;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use grapevine_crypto::Signer;
 use libp2p::{
     PeerId, Swarm, Transport as _,
     core::{muxing::StreamMuxerBox, transport::Boxed},
@@ -83,6 +82,7 @@ use self::{
     tcp::{TcpTransport, to_multiaddr},
     upgrade::{LogBudget, MemberUpgrade, prologue},
 };
+use crate::signing::CurrentSigner;
 
 /// Connections live until one side ends them; the swarm must not close idle ones.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -100,7 +100,7 @@ impl Net {
     /// Dropping the receiver stops the transport.
     pub fn start(
         config: NetConfig,
-        signer: Arc<Signer>,
+        signer: Arc<CurrentSigner>,
         admission: Arc<dyn Admission>,
         body_limit: Arc<dyn BodyLimit>,
     ) -> Result<(NetHandle, mpsc::Receiver<NetEvent>), NetError> {
@@ -184,7 +184,7 @@ fn transport(
     config: &NetConfig,
     keypair: &Keypair,
     listener: TcpListener,
-    signer: Arc<Signer>,
+    signer: Arc<CurrentSigner>,
     admission: Arc<dyn Admission>,
     shared: &Shared,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {

@@ -32,6 +32,7 @@ use super::{
     registry::{Admitted, Claim, Registry},
     tcp::{Socket, to_socket_address},
 };
+use crate::signing::CurrentSigner;
 
 const LOG_LINES_PER_SECOND: u32 = 5;
 
@@ -40,7 +41,7 @@ pub(crate) struct MemberUpgrade {
     pub(crate) noise: noise::Config,
     pub(crate) local: PeerId,
     pub(crate) network_id: String,
-    pub(crate) signer: Arc<Signer>,
+    pub(crate) signer: Arc<CurrentSigner>,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) instance: [u8; 16],
     pub(crate) registry: Registry,
@@ -149,7 +150,8 @@ async fn dial(
     };
     match claim {
         Ok(claim) => {
-            let verified = handshake::as_dialer(stream, &context.handshake(peer)).await?;
+            let verified =
+                handshake::as_dialer(stream, &context.handshake(&context.signer.now(), peer)).await?;
             Ok((verified, claim))
         }
         Err(refusal) => {
@@ -166,13 +168,13 @@ async fn accept(
 ) -> Result<(Verified, Claim), Refusal> {
     let registry = &context.registry;
     let claim = |verified: &Verified| registry.claim_accept(peer, verified);
-    handshake::as_listener(stream, &context.handshake(peer), claim).await
+    handshake::as_listener(stream, &context.handshake(&context.signer.now(), peer), claim).await
 }
 
 impl MemberUpgrade {
-    fn handshake(&self, remote: PeerId) -> Handshake<'_> {
+    fn handshake<'a>(&'a self, signer: &'a Signer, remote: PeerId) -> Handshake<'a> {
         Handshake {
-            signer: &self.signer,
+            signer,
             admission: self.admission.as_ref(),
             network_id: &self.network_id,
             local: self.local,

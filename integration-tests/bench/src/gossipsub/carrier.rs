@@ -260,6 +260,7 @@ impl Carrier {
             .map(|(peer, _)| *peer)
             .collect();
         let member = |peer: &PeerId| MemberStatus {
+            certificate_serial: String::new(),
             name: peer.to_string(),
             msp_id: self.about.msp_id.clone(),
             pki_id: peer.to_string(),

@@ -136,6 +136,14 @@ impl Network {
         self.with_process(name, Process::thaw)
     }
 
+    /// SIGHUP: a peer reads its certificates again.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn hang_up(&self, name: &str) -> Result<(), NetworkError> {
+        self.with_process(name, Process::hang_up)
+    }
+
     /// True if the process was started and has not ended.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, os::unix::fs::PermissionsExt as _, sync::atomic::Orderi
 
 use bytes::Bytes;
 
-use super::{DEADLINE, Members, Peer, any_port, enrol, organization, pair};
+use super::{DEADLINE, Members, Peer, any_port, current, enrol, organization, pair};
 use crate::net::{Net, NetConfig, NetError, NetEvent};
 
 /// A frame each way shows that the connection reported is the one that lives.
@@ -178,7 +178,7 @@ async fn a_port_in_use_is_an_error_that_names_address_and_setting() {
     let directory = tempfile::tempdir().unwrap();
     let start = |address| {
         let config = NetConfig::new(address, "net", directory.path().join("key"));
-        let signer = enrol(&organization, "peer1");
+        let signer = current(&organization, "peer1");
         Net::start(config, signer, Members::of(&[&organization]), std::sync::Arc::new(super::UpTo(1)))
     };
     let error = start(first.net.listen_address()).unwrap_err();
@@ -200,7 +200,7 @@ async fn the_key_is_private_and_a_broken_one_is_reported() {
     peer.net.shutdown().await;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     std::fs::write(&path, b"not a key").unwrap();
-    let signer = enrol(&organization, "peer0");
+    let signer = current(&organization, "peer0");
     let limit = std::sync::Arc::new(super::UpTo(1));
     let error = Net::start(config, signer, Members::of(&[&organization]), limit).unwrap_err();
     assert!(error.to_string().contains("delete it to get a new one"), "{error}");

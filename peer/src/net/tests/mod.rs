@@ -19,6 +19,7 @@ use grapevine_crypto::{
 use tokio::sync::mpsc;
 
 use super::{Admission, BodyLimit, Net, NetConfig, NetEvent, NetHandle};
+use crate::signing::CurrentSigner;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 const NETWORK: &str = "test-network";
@@ -31,6 +32,10 @@ pub(super) fn organization(msp_id: &str) -> Organization {
 
 pub(super) fn enrol(organization: &Organization, name: &str) -> Arc<Signer> {
     Arc::new(organization.enrol(name, Role::Peer, VALIDITY).unwrap())
+}
+
+pub(super) fn current(organization: &Organization, name: &str) -> Arc<CurrentSigner> {
+    Arc::new(CurrentSigner::new((*enrol(organization, name)).clone()))
 }
 
 /// Admits the members of some organisations.
@@ -94,6 +99,7 @@ impl Peer {
 
     pub(super) fn run(config: NetConfig, signer: Arc<Signer>, admission: Arc<dyn Admission>) -> Self {
         let pki_id = signer.identity().pki_id();
+        let signer = Arc::new(CurrentSigner::new((*signer).clone()));
         let (net, events) = Net::start(config, signer, admission, Arc::new(UpTo(64 << 20))).unwrap();
         Self { net, events, pki_id, _directory: None }
     }
