@@ -103,7 +103,8 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
     let (restorer, restored) = restorer::Restorer::new(ledger.clone());
     let (verifier, findings) = verifier::Verifier::new(ledger.clone());
     let (orderers, orderer_news) = orderer::Orderers::new(&config, trust.signer().clone())?;
-    let (readings, reader_news) = reader::spawn(ledger.clone(), net.clone());
+    let (readings, reader_news) = reader::spawn(ledger.clone(), net.clone())
+        .context("the thread that reads blocks for others could not be started")?;
     let (calls, admin_calls) = mpsc::channel(8);
     let material = certificates::watch(&config)?;
     let started = trust.started();

@@ -1,7 +1,7 @@
 //! Sends blocks from the ledger to peers that asked, beside the core's own work.
 //!
-//! One task reads and queues them in order; at most [`WAITING_MAX`] wait, beyond it the peer hears that the block will not
-//! come, as it does when its send queue is full.
+//! One thread reads and queues them in order, since a hop between tasks costs more than reading a small block; at most [`WAITING_MAX`] wait,
+//! beyond it the peer hears that the block will not come, as it does when its send queue is full.
 
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
@@ -44,47 +44,50 @@ pub(super) enum ReaderNews {
     Headers { peer: PkiId, channel: ChannelId, headers: Headers },
 }
 
-/// Starts the task. It ends when the sender is dropped. At most one piece of news comes for each reading.
-pub(super) fn spawn(ledger: Ledger, net: NetHandle) -> (mpsc::Sender<Reading>, mpsc::Receiver<ReaderNews>) {
+/// Starts the thread. It ends when the sender is dropped. At most one piece of news comes for each reading.
+///
+/// # Errors
+/// If the operating system gives no thread.
+pub(super) fn spawn(
+    ledger: Ledger,
+    net: NetHandle,
+) -> std::io::Result<(mpsc::Sender<Reading>, mpsc::Receiver<ReaderNews>)> {
     let (readings, mut waiting) = mpsc::channel::<Reading>(WAITING_MAX);
     let (news, receiver) = mpsc::channel(WAITING_MAX);
-    tokio::spawn(async move {
-        while let Some(Reading { peer, channel, what }) = waiting.recv().await {
-            let (ledger, of) = (ledger.clone(), channel.clone());
-            let report = match what {
-                Wanted::Block { number, header } => {
-                    let read = tokio::task::spawn_blocking(move || ledger.block(&of, number)).await;
-                    let sent = match read {
-                        Ok(Ok(Some(body))) => net.send_bulk(peer, header, body).is_ok(),
-                        Ok(Ok(None)) | Err(_) => false,
-                        Ok(Err(error)) => {
-                            tracing::error!(%channel, number, %error, "a block cannot be read for a peer that asked");
-                            false
-                        }
-                    };
-                    (!sent).then_some(ReaderNews::NotSent { peer, channel, number })
-                }
-                Wanted::Headers { first, count } => {
-                    let read = tokio::task::spawn_blocking(move || headers(&ledger, &of, first, count)).await;
-                    let headers = match read {
-                        Ok(Ok(headers)) => headers,
-                        Err(_) => Headers { first, ..Headers::default() },
-                        Ok(Err(error)) => {
-                            tracing::error!(%channel, first, %error, "headers cannot be read for a peer that asked");
-                            Headers { first, ..Headers::default() }
-                        }
-                    };
-                    Some(ReaderNews::Headers { peer, channel, headers })
-                }
-            };
-            if let Some(report) = report
-                && news.send(report).await.is_err()
+    std::thread::Builder::new().name("reader".to_owned()).spawn(move || {
+        while let Some(reading) = waiting.blocking_recv() {
+            if let Some(report) = carry_out(&ledger, &net, reading)
+                && news.blocking_send(report).is_err()
             {
                 return;
             }
         }
-    });
-    (readings, receiver)
+    })?;
+    Ok((readings, receiver))
+}
+
+fn carry_out(ledger: &Ledger, net: &NetHandle, reading: Reading) -> Option<ReaderNews> {
+    let Reading { peer, channel, what } = reading;
+    match what {
+        Wanted::Block { number, header } => {
+            let sent = match ledger.block(&channel, number) {
+                Ok(Some(body)) => net.send_bulk(peer, header, body).is_ok(),
+                Ok(None) => false,
+                Err(error) => {
+                    tracing::error!(%channel, number, %error, "a block cannot be read for a peer that asked");
+                    false
+                }
+            };
+            (!sent).then_some(ReaderNews::NotSent { peer, channel, number })
+        }
+        Wanted::Headers { first, count } => {
+            let headers = headers(ledger, &channel, first, count).unwrap_or_else(|error| {
+                tracing::error!(%channel, first, %error, "headers cannot be read for a peer that asked");
+                Headers { first, ..Headers::default() }
+            });
+            Some(ReaderNews::Headers { peer, channel, headers })
+        }
+    }
 }
 
 /// Headers of consecutive blocks, as many as [`HEADERS_READ_BYTES_MAX`] bytes of blocks have, at least one.

@@ -1,7 +1,7 @@
 //! The worker pool that tells authentic blocks from all else.
 //!
 //! Each block is decoded and verified under its channel's config, on tokio's blocking threads, as many at a time as
-//! the machine has cores. How many wait is bounded by who asks: the node for peers' blocks, the permits of the orderer streams for
+//! the machine has cores; a thread takes one after the other as long as some wait. How many wait is bounded by who asks: the node for peers' blocks, the permits of the orderer streams for
 //! theirs.
 //!
 //! A block whose header was verified before is checked against that: by its data hash, without signatures.
@@ -15,6 +15,7 @@
 //! [`FORMER_CONFIGS_MAX`] such configs are kept.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +27,7 @@ use grapevine_channels::node::{Rejection, Ticket};
 use grapevine_channels::verify::{BlockVerifier, VerifiedHeader, VerifyError};
 use grapevine_channels::wire::Headers;
 use grapevine_crypto::Digest;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::history;
 use crate::ledger::Ledger;
@@ -86,23 +87,47 @@ struct ChannelState {
     next: BTreeMap<Digest, Result<Arc<ChannelConfig>, String>>,
 }
 
+/// Something to be done on a thread of the pool.
+type Work = Box<dyn FnOnce(&Verifier) + Send>;
+
+/// What waits, and how many threads are at it.
+#[derive(Default)]
+struct Pool {
+    waiting: VecDeque<Work>,
+    workers: usize,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Pool {{ waiting: {}, workers: {} }}", self.waiting.len(), self.workers)
+    }
+}
+
 /// See the module's header. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Verifier {
     channels: Arc<Mutex<BTreeMap<ChannelId, ChannelState>>>,
     former: Arc<Mutex<VecDeque<Arc<ChannelConfig>>>>,
     ledger: Ledger,
-    workers: Arc<Semaphore>,
+    pool: Arc<Mutex<Pool>>,
+    workers_max: usize,
     findings: mpsc::UnboundedSender<Finding>,
 }
 
 impl Verifier {
     /// Findings go to the receiver: one for each block given, so as bounded as those are.
     pub(super) fn new(ledger: Ledger) -> (Self, mpsc::UnboundedReceiver<Finding>) {
-        let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+        let workers_max = std::thread::available_parallelism().map_or(2, NonZero::get);
         let (findings, receiver) = mpsc::unbounded_channel();
-        let workers = Arc::new(Semaphore::new(cores));
-        (Self { channels: Arc::default(), former: Arc::default(), ledger, workers, findings }, receiver)
+        let verifier = Self {
+            channels: Arc::default(),
+            former: Arc::default(),
+            ledger,
+            pool: Arc::default(),
+            workers_max,
+            findings,
+        };
+        (verifier, receiver)
     }
 
     /// Starts verifying blocks of a channel under its newest config.
@@ -147,17 +172,24 @@ impl Verifier {
         let _stopping = self.findings.send(finding);
     }
 
-    fn in_pool(&self, judge: impl FnOnce(&Self) + Send + 'static) {
-        let pool = self.clone();
-        tokio::spawn(async move {
-            let Ok(permit) = pool.workers.clone().acquire_owned().await else { return };
-            // A closed receiver means the peer is stopping.
-            let _stopping = tokio::task::spawn_blocking(move || {
-                judge(&pool);
-                drop(permit);
-            })
-            .await;
-        });
+    fn in_pool(&self, work: impl FnOnce(&Self) + Send + 'static) {
+        let mut pool = self.pool();
+        pool.waiting.push_back(Box::new(work));
+        if pool.workers < self.workers_max {
+            pool.workers += 1;
+            drop(pool);
+            self.start_worker();
+        }
+    }
+
+    fn start_worker(&self) {
+        let worker = Worker(self.clone());
+        // Dropped unstarted only if the peer is stopping.
+        drop(tokio::task::spawn_blocking(move || worker.run()));
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A config block is on disk: its config is in force from now on, and the blocks that waited for it are judged.
@@ -312,6 +344,36 @@ impl Verifier {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ChannelId, ChannelState>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread of the pool.
+struct Worker(Verifier);
+
+impl Worker {
+    fn run(self) {
+        while let Some(work) = self.next() {
+            work(&self.0);
+        }
+    }
+
+    /// `None` counts the worker out, under the same lock: what is put in afterwards starts another.
+    fn next(&self) -> Option<Work> {
+        let mut pool = self.0.pool();
+        let work = pool.waiting.pop_front();
+        if work.is_none() {
+            pool.workers = pool.workers.saturating_sub(1);
+        }
+        work
+    }
+}
+
+impl Drop for Worker {
+    /// One block whose verification panics must not cost the pool a thread.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.start_worker();
+        }
     }
 }
 

@@ -95,7 +95,8 @@ impl Store {
 
     pub(super) fn write(&self, staged: Staged) -> Result<(), LedgerError> {
         let database = self.database()?;
-        let mut batch = WriteBatch::default();
+        // At once: a batch that grows by doubling takes twice its size, and is copied.
+        let mut batch = WriteBatch::with_capacity_bytes(staged.batch_bytes());
         for (family, key, value) in &staged.puts {
             let family =
                 find_family(&database, family).ok_or_else(|| self.damaged("a column family is missing"))?;
@@ -121,6 +122,9 @@ impl Store {
 pub(super) fn find_family<'a>(database: &'a DB, name: &str) -> Option<&'a ColumnFamily> {
     database.cf_handle(name)
 }
+
+/// What a batch needs for a record besides key and value, at most.
+const RECORD_BYTES: usize = 16;
 
 /// What one synced write will carry.
 #[derive(Default)]
@@ -164,6 +168,14 @@ impl Staged {
     pub(super) fn config(&mut self, channel: &ChannelId, block: &AuthenticBlock) {
         let record = [block.number().to_be_bytes().as_slice(), block.encoded()].concat();
         self.put(keys::META, keys::config(channel), record);
+    }
+
+    /// Bytes of the batch, or a little more.
+    fn batch_bytes(&self) -> usize {
+        let puts = self.puts.iter().map(|(_, key, value)| key.len().saturating_add(value.len()));
+        let blocks = self.blocks.iter().map(|(key, block)| key.len().saturating_add(block.encoded().len()));
+        let records = self.puts.len().saturating_add(self.blocks.len());
+        puts.chain(blocks).fold(records.saturating_mul(RECORD_BYTES), usize::saturating_add)
     }
 
     pub(super) fn is_empty(&self) -> bool {

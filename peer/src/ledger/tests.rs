@@ -258,6 +258,21 @@ fn other_databases_and_newer_formats_are_refused() {
     }
 }
 
+/// There is no way from format 1, and the message says what to do instead.
+#[test]
+fn an_older_format_is_refused_with_what_to_do() {
+    let directory = TempDir::new().unwrap();
+    let ledger = filled(&directory, &chain(0, 2));
+    let path = ledger.path().to_owned();
+    put(&ledger, keys::META, keys::FORMAT, &1u32.to_be_bytes());
+    drop(ledger);
+    for refused in [Ledger::open(&path), Ledger::open_read_only(&path)] {
+        let said = refused.unwrap_err().to_string();
+        let advice = "has format 1, this version reads format 2; move the directory away, and the peer fetches its channels again";
+        assert!(said.ends_with(advice), "{said}");
+    }
+}
+
 fn put(ledger: &Ledger, family: &str, key: &[u8], value: &[u8]) {
     let database = ledger.store.database().unwrap();
     let mut batch = WriteBatch::default();

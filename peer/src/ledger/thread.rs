@@ -4,7 +4,8 @@
 //!   caller keeps its blocks and tries again after the next report. What is being written counts until it is written. A commit
 //!   larger than the byte bound is taken when the queue is empty, so that no block is too large to be committed.
 //! - **Group commit**: whatever waits, over all channels and up to the group bound, goes to the disk with one sync.
-//! - **Reports** come in the order of the commits. The report channel is bounded too: while nobody reads reports the thread
+//! - **Reports** come in the order of the commits; commits of one channel that were written together and follow each other get one, which tells
+//!   the last height. The report channel is bounded too: while nobody reads reports the thread
 //!   waits, the queue fills, and the caller feels it. If the receiver is dropped the thread goes on without reporting.
 //! - **Group commit adds no delay**: nothing waits for company. While one group is being synced the next gathers, so a commit
 //!   waits for at most one sync that it is not part of, and for those of the groups before it in the bounded queue.
@@ -57,7 +58,7 @@ pub struct LedgerLimits {
 impl Default for LedgerLimits {
     fn default() -> Self {
         Self {
-            queue_commits_max: 256,
+            queue_commits_max: 1_024,
             queue_bytes_max: 16 << 20,
             group_bytes_max: 4 << 20,
             free_bytes_min: 256 << 20,
@@ -91,6 +92,13 @@ pub enum LedgerReport {
         /// What the store said.
         error: LedgerError,
     },
+}
+
+impl LedgerReport {
+    /// The channel in which blocks were committed.
+    fn committed(&self) -> Option<&ChannelId> {
+        if let Self::Committed { channel, .. } = self { Some(channel) } else { None }
+    }
 }
 
 /// Whether blocks are being taken in.
@@ -349,6 +357,19 @@ fn size(commit: &Commit) -> usize {
     commit.blocks.iter().fold(0, |sum, block| sum.saturating_add(block.encoded().len()))
 }
 
+/// Of commits to one channel that follow each other, the last tells it all.
+fn last_of_each_run(reports: impl Iterator<Item = LedgerReport>) -> Vec<LedgerReport> {
+    let mut kept: Vec<LedgerReport> = Vec::new();
+    for report in reports {
+        let channel = report.committed();
+        if channel.is_some() && channel == kept.last().and_then(LedgerReport::committed) {
+            kept.pop();
+        }
+        kept.push(report);
+    }
+    kept
+}
+
 /// What the thread does.
 struct Writer<'a> {
     shared: &'a Shared,
@@ -387,8 +408,9 @@ impl Writer<'_> {
                 continue;
             }
             self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-            for (commit, outcome) in group.into_iter().zip(outcomes) {
-                let report = self.shared.account(commit, outcome);
+            let all = group.into_iter().zip(outcomes);
+            let all = all.map(|(commit, outcome)| self.shared.account(commit, outcome));
+            for report in last_of_each_run(all) {
                 // Without a receiver the blocks are still to be written.
                 let _receiver_gone = reports.blocking_send(report);
             }

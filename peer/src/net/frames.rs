@@ -114,6 +114,8 @@ async fn read_part<S: AsyncRead + Unpin>(
     while part.len() < length {
         let filled = part.len();
         let step = length.saturating_sub(filled).min(STEP_BYTES.max(filled));
+        // A block stays in this memory for as long as it lives.
+        part.reserve_exact(step);
         part.resize(filled.saturating_add(step), 0);
         let room = part.get_mut(filled..).unwrap_or_default();
         fill(stream, room, progress).await?;

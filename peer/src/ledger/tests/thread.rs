@@ -56,10 +56,12 @@ async fn a_full_queue_refuses_counts_and_recovers_with_one_sync_for_all() {
     assert_eq!(refused, Err(CommitRefused::QueueFull));
     assert_eq!((thread.counters().queue_full, thread.queued()), (1, 4));
     drop(busy);
-    for height in 2..=5 {
-        assert!(
-            matches!(next(&mut reports).await, LedgerReport::Committed { height: at, .. } if at == height)
-        );
+    let mut height = 1;
+    while height < 5 {
+        match next(&mut reports).await {
+            LedgerReport::Committed { height: at, .. } if at > height => height = at,
+            other => panic!("{other:?} after height {height}"),
+        }
     }
     // At most the first commit went alone, before the others were queued.
     assert!(thread.counters().syncs <= 2, "{:?}", thread.counters());
@@ -99,7 +101,8 @@ async fn shutdown_finishes_what_is_queued() {
     }
     drop(busy);
     let left = timeout(Duration::from_secs(30), thread.shutdown(reports)).await.unwrap();
-    assert_eq!(left.len(), 29);
+    assert!(matches!(left.last(), Some(LedgerReport::Committed { height: 30, .. })), "{left:?}");
+    assert!(left.len() <= 2, "what is written together is reported together: {left:?}");
     assert_eq!(ledger.height(&trade), 30);
 }
 
