@@ -22,11 +22,11 @@ use crate::block::AuthenticBlock;
 /// Most bytes of blocks on their way to the ledger, over all channels: asked for, being verified, early, waiting for the disk.
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
 /// Most blocks handed to the ledger and not yet committed.
-pub const COMMITS_IN_FLIGHT_MAX: u64 = 512;
+pub const COMMITS_IN_FLIGHT_MAX: u64 = 1_024;
 /// Bytes handed to the ledger after which no more follow until some are committed.
 pub const COMMIT_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
 /// Most header hashes remembered.
-pub const HASHES_MAX: usize = 1_024;
+pub const HASHES_MAX: usize = 2_048;
 /// Most bytes of committed blocks kept in memory.
 pub const RECENT_BYTES_MAX: usize = 8 << 20;
 
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn the_disk_sets_the_pace() {
         let blocks = chain_of(COMMITS_IN_FLIGHT_MAX + 2, 10);
-        let mut chain = new(1_000);
+        let mut chain = new(2 * COMMITS_IN_FLIGHT_MAX);
         for block in &blocks {
             chain.offer(block.clone());
         }

@@ -58,11 +58,26 @@ impl Node {
                         self.send(peer, id, ChannelBody::State(wire::State { answer: true, ..own }));
                     }
                 }
+                Ask::Orderer { pull } => self.pull_as_last_resort(id, pull),
                 Ask::Diverged { peer, number, own, theirs } => {
                     self.event(Event::Diverged { channel: id.clone(), peer, number, own, theirs });
                 }
             }
         }
+    }
+
+    /// Begins or ends to pull from the orderer although another peer leads.
+    fn pull_as_last_resort(&mut self, id: &ChannelId, pull: bool) {
+        let Some(channel) = self.channels.get_mut(id).filter(|channel| !channel.election.is_leader()) else {
+            return;
+        };
+        channel.is_stranded = pull;
+        self.outputs.push_back(if pull {
+            Output::StartDeliver { channel: id.clone(), next: channel.chain.next_needed() }
+        } else {
+            channel.orderer_again_at = None;
+            Output::StopDeliver { channel: id.clone() }
+        });
     }
 
     /// Bytes that may be asked for beyond what is: one bound for all channels and all ways a block comes.

@@ -2,6 +2,8 @@
 
 use super::tests::{SESSION, at, chain_of, connect, genesis, node, outputs, trade};
 use super::*;
+use crate::block::AuthenticBlock;
+use crate::chain::PENDING_BYTES_MAX;
 use crate::isolation::{TAG_SIZE, proof};
 use crate::verify::VerifiedHeader;
 use crate::wire::{
@@ -139,6 +141,47 @@ fn who_sends_headers_that_do_not_verify_is_disconnected() {
     assert!(outputs(&mut node).contains(&Output::Penalise { peer: peer(), why }));
 }
 
+/// A follower whose members refuse what they have asks the orderer, spreads nothing of it, and leaves it again.
+#[test]
+fn a_stranded_follower_pulls_from_the_orderer_until_it_has_all() {
+    let (mut node, blocks) = (joined(), chain_of(4, 1_000));
+    say(&mut node, at(10), state(5, false));
+    let mut pulls = Vec::new();
+    let mut now = 10;
+    while pulls.is_empty() {
+        now += 10;
+        assert!(now < 20_000, "never");
+        node.handle_timeout(at(now));
+        let wanted = outputs(&mut node);
+        for body in said(&wanted) {
+            if let ChannelBody::Request(request) = body {
+                say(&mut node, at(now), ChannelBody::Refusal(request));
+            }
+        }
+        pulls.extend(wanted.into_iter().filter(|output| matches!(output, Output::StartDeliver { .. })));
+    }
+    assert_eq!(pulls, [Output::StartDeliver { channel: trade(), next: 1 }]);
+    assert!(now >= 5_000, "the members had their time: {now} ms");
+    let mut stopped = false;
+    for block in &blocks {
+        node.handle(at(now), Input::OrdererBlock { channel: trade(), body: block.encoded().clone() });
+        let wanted = outputs(&mut node);
+        let ticket = wanted.into_iter().find_map(|output| match output {
+            Output::Verify { ticket, .. } => Some(ticket),
+            _ => None,
+        });
+        node.handle(at(now), Input::Verified { ticket: ticket.unwrap(), result: Ok(block.clone()) });
+        let (height, tip) = (block.number() + 1, block.hash());
+        node.handle(at(now), Input::Committed { channel: trade(), height, tip });
+        node.handle_timeout(at(now + 5));
+        let wanted = outputs(&mut node);
+        assert!(!wanted.iter().any(|output| matches!(output, Output::SendBlock { .. })), "nothing is pushed");
+        stopped |= wanted.contains(&Output::StopDeliver { channel: trade() });
+        assert_eq!(stopped, block.number() == 4);
+        now += 10;
+    }
+}
+
 /// One bound for all: what waits for the disk is room that nobody is asked to fill.
 #[test]
 fn a_slow_disk_stops_the_asking() {
@@ -185,4 +228,104 @@ fn a_slow_disk_stops_the_asking() {
     // The first few are asked for before their size is known.
     let unsized_bytes = crate::reconciliation::UNSIZED_BLOCKS as usize * (2 << 20);
     assert!(bytes <= ASKED_BYTES_MAX + unsized_bytes, "nothing was committed, {bytes} bytes were asked for");
+}
+
+/// What was asked for is verified however much it is: nothing of it is dropped and fetched again.
+#[test]
+fn blocks_that_were_asked_for_do_not_count_as_a_flood() {
+    let (mut node, count) = (joined(), 3 * VERIFYING_PER_PEER_MAX as u64);
+    let blocks = chain_of(count, 1_000);
+    say(&mut node, at(10), state(count + 1, false));
+    let (mut answered, mut verifying, mut now) = (0, 0, 10);
+    while answered < VERIFYING_PER_PEER_MAX + 20 {
+        now += 1;
+        assert!(now < 2_000, "only {answered} were asked for");
+        let wanted = outputs(&mut node);
+        verifying += wanted.iter().filter(|output| matches!(output, Output::Verify { .. })).count();
+        for output in &wanted {
+            if let Output::VerifyHeaders { ticket, headers, .. } = output {
+                let verified =
+                    headers.headers().map(|(header, _)| VerifiedHeader::simulated(header)).collect();
+                node.handle(at(now), Input::HeadersVerified { ticket: *ticket, result: Ok(verified) });
+            }
+        }
+        for body in said(&wanted) {
+            match body {
+                ChannelBody::HeadersRequest(request) => {
+                    let range = blocks.iter().skip(request.first as usize - 1).take(request.count as usize);
+                    let range = range.map(|block| Ok::<_, ()>((block.block().clone(), block.size())));
+                    say(&mut node, at(now), ChannelBody::Headers(Headers::of(request.first, range).unwrap()));
+                }
+                ChannelBody::Request(request) => {
+                    for number in request.numbers {
+                        let kind = BulkKind::Reply.into();
+                        let header = BulkHeader { tag: tag(), number, kind, ..BulkHeader::default() };
+                        let body = blocks[number as usize - 1].encoded().clone();
+                        let header = header.encode_to_vec().into();
+                        node.handle(at(now), Input::Bulk { peer: peer(), header, body });
+                        answered += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        node.handle_timeout(at(now));
+    }
+    verifying += outputs(&mut node).iter().filter(|output| matches!(output, Output::Verify { .. })).count();
+    assert_eq!((verifying, node.counters().verifying_over_bound), (answered, 0));
+}
+
+/// The in-order buffer is one for the process: what waits in one channel is room that another does not have.
+#[test]
+fn channels_share_the_room_before_the_ledger() {
+    let mut node = joined();
+    let other: ChannelId = "audit".parse().unwrap();
+    let first = AuthenticBlock::simulated(0, Digest([0; 32]), 101);
+    let organizations: std::collections::BTreeSet<_> = ["Org1MSP".into()].into();
+    let scope =
+        crate::isolation::Scope { genesis_hash: first.hash(), organizations, former: BTreeMap::new() };
+    node.handle(
+        at(2),
+        Input::Join(ChannelSetup {
+            channel: other.clone(),
+            scope,
+            anchors: std::collections::BTreeSet::new(),
+            height: 1,
+            tip: first.hash(),
+        }),
+    );
+    outputs(&mut node);
+    // Early blocks of one channel take nearly all there is.
+    let size = PENDING_BYTES_MAX / 8;
+    let mut deliver = |node: &mut Node, channel: &ChannelId, block: &AuthenticBlock| {
+        node.handle(at(5), Input::OrdererBlock { channel: channel.clone(), body: block.encoded().clone() });
+        let ticket = outputs(node).into_iter().find_map(|output| match output {
+            Output::Verify { ticket, .. } => Some(ticket),
+            _ => None,
+        });
+        node.handle(at(5), Input::Verified { ticket: ticket.unwrap(), result: Ok(block.clone()) });
+        outputs(node);
+    };
+    for block in &chain_of(9, size)[1..] {
+        deliver(&mut node, &trade(), block);
+    }
+    let too_far = |node: &Node, channel: &ChannelId| node.channel_counters(channel).unwrap().0.too_far;
+    let before = too_far(&node, &trade());
+    let mut previous = first.hash();
+    let theirs: Vec<AuthenticBlock> = (1..=3)
+        .map(|number| {
+            let block = AuthenticBlock::simulated(number, previous, size);
+            previous = block.hash();
+            block
+        })
+        .collect();
+    deliver(&mut node, &other, &theirs[1]);
+    deliver(&mut node, &other, &theirs[2]);
+    assert!(too_far(&node, &other) >= 1, "the other channel finds the room taken");
+    // Its next needed block always fits.
+    deliver(&mut node, &other, &theirs[0]);
+    assert!(node.channels[&other].chain.holds(1));
+    let waiting: usize = node.channels.values().map(|channel| channel.chain.waiting_bytes()).sum();
+    assert!(waiting <= PENDING_BYTES_MAX + size, "{waiting} bytes wait");
+    assert!(before <= 1, "one channel alone may have all of it");
 }

@@ -36,7 +36,9 @@ pub(super) struct Channel {
     announce_at: Option<Time>,
     announced_at: Time,
     /// When the orderer's stream, which had lost a block, is taken up again; `None`: it has not.
-    orderer_again_at: Option<Time>,
+    pub(super) orderer_again_at: Option<Time>,
+    /// It pulls from the orderer as the last source, without leading.
+    pub(super) is_stranded: bool,
     /// Whether an orderer answers.
     pub(super) orderer_contact: bool,
     /// Numbers that peers' blocks under verification are said to have.
@@ -76,6 +78,7 @@ impl Channel {
             announce_at: None,
             announced_at: now,
             orderer_again_at: None,
+            is_stranded: false,
             orderer_contact: false,
             arriving: BTreeMap::new(),
         }
@@ -97,6 +100,11 @@ impl Channel {
             Some(kept) if kept.as_ref() != tip_hash => 0,
             _ => height.min(self.election.verified()),
         }
+    }
+
+    /// Whether this peer pulls from the orderer.
+    fn pulls(&self) -> bool {
+        self.is_stranded || self.election.is_leader()
     }
 
     pub(super) fn state(&self) -> ChannelBody {
@@ -198,6 +206,10 @@ impl Node {
         if outputs.iter().any(|output| matches!(output, ElectionOutput::Lead(_))) {
             channel.orderer_again_at = None;
         }
+        if outputs.iter().any(|output| matches!(output, ElectionOutput::Lead(_) | ElectionOutput::StepDown)) {
+            channel.is_stranded = false;
+            channel.reconciliation.handle_orderer_stopped();
+        }
         for output in outputs {
             match output {
                 ElectionOutput::Send { peer, message } => {
@@ -232,7 +244,7 @@ impl Node {
         self.arrived(&entry);
         self.verifying_bytes = self.verifying_bytes.saturating_sub(entry.size);
         let from = entry.source.peer();
-        if let Some(peer) = from
+        if let Some(peer) = from.filter(|_| !entry.asked)
             && let Some(count) = self.verifying_by_peer.get_mut(&peer)
         {
             *count = count.saturating_sub(1);
@@ -316,6 +328,8 @@ impl Node {
             channel.reconciliation.handle_confirmation(now, number);
         }
         match offered {
+            // What a stranded peer pulls is old news; spreading is the leader's.
+            Offer::Accepted if source == BlockSource::Orderer && channel.is_stranded => {}
             Offer::Accepted => {
                 let new = NewBlock { number, hash, size: block.size(), source, verified_in };
                 channel.dissemination.handle_block(now, &new, &channel.chain);
@@ -365,7 +379,7 @@ impl Node {
     /// at once, what does not fit would be pulled over and over.
     fn rest_from_orderer(&mut self, now: Time, id: &ChannelId) {
         let Some(channel) = self.channels.get_mut(id) else { return };
-        if channel.election.is_leader() && channel.orderer_again_at.is_none() {
+        if channel.pulls() && channel.orderer_again_at.is_none() {
             channel.orderer_again_at = Some(now + ORDERER_REST);
             self.outputs.push_back(Output::StopDeliver { channel: id.clone() });
         }
@@ -383,7 +397,7 @@ impl Node {
             return;
         }
         channel.orderer_again_at = None;
-        if channel.election.is_leader() {
+        if channel.pulls() {
             self.outputs.push_back(Output::StartDeliver { channel: id.clone(), next });
         }
     }

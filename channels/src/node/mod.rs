@@ -26,12 +26,14 @@
 //! only; heights and requests to all members. Peers of an organisation that was removed are guests: see `guests`.
 //!
 //! # Bounds
-//! Blocks being verified: [`VERIFYING_PER_PEER_MAX`] a peer and [`VERIFYING_BYTES_MAX`] together (a block over it is dropped
-//! and counted; it comes again by reconciliation); orderer blocks are bounded by the driver, which takes the next only when
+//! Blocks being verified: [`VERIFYING_PER_PEER_MAX`] a peer that were not asked of it, and [`VERIFYING_BYTES_MAX`] together (a block over it is dropped
+//! and counted; it comes again by reconciliation); what was asked for is bounded by the asking; orderer blocks are bounded by the driver, which takes the next only when
 //! one is settled. Blocks are asked for while all channels together have less than [`ASKED_BYTES_MAX`] on the way. Headers being read: [`HEADER_READS_PER_PEER_MAX`] requests a peer; one more is dropped and counted.
 //! Authentic blocks being compared with the ledger: [`COMPARING_MAX`]; one more is dropped and counted. A request is answered up to [`REPLY_BYTES_MAX`] and [`REPLY_BLOCKS_MAX`], the
 //! rest is refused.
 
+#[cfg(test)]
+mod bad_sources_tests;
 mod catch_up;
 #[cfg(test)]
 mod catch_up_tests;
@@ -77,7 +79,7 @@ pub use guests::{GUEST_IDLE, GUESTS_MAX};
 pub use io::{ChannelSetup, Claim, Input, OrdererAnswer, Output, Rejection, Ticket};
 use peers::Peer;
 
-/// Most blocks of one peer being verified at a time.
+/// Most blocks being verified at a time that one peer sent without being asked.
 pub const VERIFYING_PER_PEER_MAX: usize = 64;
 /// Bytes being verified, of all peers together, after which further blocks of peers are dropped.
 pub const VERIFYING_BYTES_MAX: usize = 64 << 20;
@@ -146,6 +148,8 @@ struct Verifying {
     source: BlockSource,
     /// From a probe of an orderer: it tells how far the chain is and goes no further.
     probe: bool,
+    /// It was asked for.
+    asked: bool,
     since: Time,
     size: usize,
 }

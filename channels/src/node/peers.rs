@@ -183,7 +183,7 @@ impl Node {
             let number = claim.number;
             return self.outputs.push_back(Output::Restore { channel: id, number, peer, body });
         }
-        channel.reconciliation.handle_arrival(now, peer, claim.number);
+        let asked = channel.reconciliation.handle_arrival(now, peer, claim.number);
         let push = header.kind() == BulkKind::Push && own_organization;
         if own_organization {
             channel.dissemination.handle_bulk(now, peer, &header, &channel.chain);
@@ -204,7 +204,8 @@ impl Node {
         // Pushes come from the own organisation alone; from another the block is taken, but goes no further.
         let source = if push { BlockSource::Push(peer) } else { BlockSource::Reply(peer) };
         let size = body.len();
-        let entry = Verifying { channel: id, claim: Some(claim), source, probe: false, since: now, size };
+        let entry =
+            Verifying { channel: id, claim: Some(claim), source, probe: false, asked, since: now, size };
         self.verify(now, peer, entry, kept, body);
     }
 
@@ -212,14 +213,15 @@ impl Node {
         if self.channels.contains_key(&channel) {
             let size = body.len();
             let source = BlockSource::Orderer;
-            let entry = Verifying { channel, claim: None, source, probe: false, since: now, size };
+            let entry =
+                Verifying { channel, claim: None, source, probe: false, asked: true, since: now, size };
             self.start_verifying(entry, None, body);
         }
     }
 
     pub(super) fn verify_probe(&mut self, now: Time, channel: ChannelId, body: Bytes) {
         let (size, source) = (body.len(), BlockSource::Orderer);
-        let entry = Verifying { channel, claim: None, source, probe: true, since: now, size };
+        let entry = Verifying { channel, claim: None, source, probe: true, asked: true, since: now, size };
         self.start_verifying(entry, None, body);
     }
 
@@ -228,8 +230,8 @@ impl Node {
         let crowded =
             self.verifying_bytes > 0 && self.verifying_bytes.saturating_add(size) > VERIFYING_BYTES_MAX;
         // Counted over reconnections: what the pool still works on does not go away with the connection.
-        let of_peer = self.verifying_by_peer.get(&peer).copied().unwrap_or(0);
-        if crowded || of_peer >= VERIFYING_PER_PEER_MAX {
+        let unasked = self.verifying_by_peer.get(&peer).copied().unwrap_or(0);
+        if crowded || (!entry.asked && unasked >= VERIFYING_PER_PEER_MAX) {
             self.counters.verifying_over_bound += 1;
             if let (Some(claim), Some(channel)) = (entry.claim, self.channels.get_mut(&entry.channel)) {
                 channel.reconciliation.handle_dropped(now, claim.number);
@@ -237,7 +239,9 @@ impl Node {
             }
             return;
         }
-        self.verifying_by_peer.insert(peer, of_peer + 1);
+        if !entry.asked {
+            self.verifying_by_peer.insert(peer, unasked + 1);
+        }
         self.start_verifying(entry, kept, body);
     }
 

@@ -79,7 +79,7 @@ fn node_with(org_leader: bool, mode: DisseminationMode) -> Node {
             batch_size: 10,
             max_retries: 3,
         },
-        block_buffer_size: 64,
+        block_buffer_size: 256,
         max_block_count_to_store: 10,
         halt_on_equivocation: false,
         publish_state_info_interval: second,

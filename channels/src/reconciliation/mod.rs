@@ -26,6 +26,9 @@
 //! goes to others, it rests (doubling up to [`REST_MAX`]) and comes back with one block at a time. The lowest missing block alone, when late,
 //! is asked for a second time elsewhere. A trickle of bytes counts as silence until a block is whole.
 //!
+//! *Last resort*: a block that is known to exist and that no member brings for [`STRANDED_AFTER`] is pulled from the orderer, by a peer that
+//! does not lead too, until nothing is missing.
+//!
 //! *Comparing*: both ends compare the other's tip hash with their own chain. If they differ, the first differing block is searched by
 //! headers, reported, and fetched: if orderers signed it, it is the evidence; if not, its sender is to blame.
 //!
@@ -42,6 +45,7 @@
 
 mod compare;
 mod headers;
+mod last_resort;
 mod progress;
 mod schedule;
 mod source;
@@ -62,6 +66,8 @@ use crate::wire;
 pub use compare::NotReady;
 use compare::{Confirmation, Search};
 use headers::{Answer, Headers, Linking};
+use last_resort::LastResort;
+pub use last_resort::STRANDED_AFTER;
 pub use progress::Progress;
 use progress::Speed;
 use source::Source;
@@ -104,6 +110,8 @@ const PATIENCE_FIRST: Duration = Duration::from_secs(1);
 const PATIENCE_MIN: Duration = Duration::from_millis(60);
 /// Speed in bytes a second that is slow but not silent.
 const SLOW: f64 = 4e6;
+/// Far behind, what happens within this time is looked at once: with small blocks something happens every few microseconds.
+const LOOK_INTERVAL: Duration = Duration::from_micros(500);
 /// Pause after a block was dropped on the way to the ledger, so that it is not fetched over and over.
 const PAUSE_AFTER_DROP: Duration = Duration::from_millis(20);
 /// What a block is expected to have while none was seen.
@@ -147,6 +155,11 @@ pub enum Ask {
     State {
         /// The peer.
         peer: PkiId,
+    },
+    /// Begin or end to pull from the orderer although another peer leads.
+    Orderer {
+        /// Begin.
+        pull: bool,
     },
     /// A peer's history differs from the own one.
     Diverged {
@@ -221,15 +234,21 @@ pub struct Reconciliation {
     block_bytes: Option<f64>,
     speed: Speed,
     confirmation: Confirmation,
+    last_resort: LastResort,
     search: Option<Search>,
     next_state: Time,
     /// Something happened since the last look.
     changed_at: Option<Time>,
+    /// Blocks that nobody pushes are missing.
+    behind: bool,
     /// No look before this.
     paused_until: Time,
     /// When a block near the tip no longer may be on its way by push.
     grace_ends: Option<Time>,
+    /// The present, as far as it is known.
     looked_at: Time,
+    /// When all was last looked at, and what is missing asked for.
+    asked_at: Time,
     said: Vec<Ask>,
     counters: ReconciliationCounters,
 }
@@ -257,12 +276,15 @@ impl Reconciliation {
             block_bytes: None,
             speed: Speed::default(),
             confirmation: Confirmation::default(),
+            last_resort: LastResort::default(),
             search: None,
             next_state,
             changed_at: None,
+            behind: false,
             paused_until: now,
             grace_ends: None,
             looked_at: now,
+            asked_at: now,
             said: Vec::new(),
             counters: ReconciliationCounters::default(),
         }
@@ -309,17 +331,18 @@ impl Reconciliation {
         self.changed(now);
     }
 
-    /// A block arrived from a peer, verified or not.
-    pub fn handle_arrival(&mut self, now: Time, peer: PkiId, number: u64) {
-        let Some(source) = self.sources.get_mut(&peer) else { return };
+    /// A block arrived from a peer, verified or not. Says whether it was asked of it, lately or long ago.
+    pub fn handle_arrival(&mut self, now: Time, peer: PkiId, number: u64) -> bool {
+        let Some(source) = self.sources.get_mut(&peer) else { return false };
         let was_asked = source.asked().contains_key(&number);
-        let Some(response) = source.arrived(now, number) else { return };
+        let Some(response) = source.arrived(now, number) else { return false };
         if was_asked {
             self.release(number);
         }
         self.arrived_at = Some(now);
         average(&mut self.usual_s, response, 1.0 / 16.0);
         self.changed(now);
+        true
     }
 
     /// A block that arrived was dropped before it was committed, and nobody is to blame: it is asked for again.

@@ -18,6 +18,7 @@ impl Reconciliation {
         self.changed_at = None;
         self.grace_ends = None;
         self.looked_at = now;
+        self.asked_at = now;
         self.give_up_silent(now);
         let next = chain.next_needed();
         for source in self.sources.values_mut() {
@@ -32,6 +33,7 @@ impl Reconciliation {
         self.compare_next(now, &mut asks);
         self.continue_search(now, &mut asks);
         self.ask_headers(now, next, &mut asks);
+        self.consider_orderer(now, chain, &mut asks);
         if self.paused_until <= now {
             let mut blocks = BTreeMap::new();
             self.hedge(now, next, &mut blocks);
@@ -44,15 +46,18 @@ impl Reconciliation {
     /// When [`Reconciliation::handle_timeout`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
         let paused = (self.paused_until > self.looked_at).then_some(self.paused_until);
+        let changed_at =
+            self.changed_at.map(|at| if self.behind { at.max(self.asked_at + LOOK_INTERVAL) } else { at });
         let changed = match paused {
-            Some(until) => self.changed_at.map(|at| at.max(until)).or(paused),
-            None => self.changed_at,
+            Some(until) => changed_at.map(|at| at.max(until)).or(paused),
+            None => changed_at,
         };
         let silent = self.sources.values().filter_map(|source| self.silent_at(source)).min();
         let silent_headers = self.headers.silent_at(self.header_patience());
         let rested = self.sources.values().map(Source::rests_until).filter(|at| *at > self.looked_at).min();
         let hedge = self.hedge_due().map(|(_, at)| at.max(self.paused_until));
-        [Some(self.next_state), changed, silent, silent_headers, rested, hedge, self.grace_ends]
+        let stranded = self.stranded_at();
+        [Some(self.next_state), changed, silent, silent_headers, rested, hedge, self.grace_ends, stranded]
             .into_iter()
             .fold(None, earliest)
     }
@@ -195,6 +200,7 @@ impl Reconciliation {
         let next = chain.next_needed();
         let (proven, claimed) = (self.headers.end(next), self.credible_height());
         let behind = claimed.saturating_sub(next) > NEAR_TIP_BLOCKS;
+        self.behind = behind;
         let unproven = if self.block_bytes.is_some() { UNPROVEN_BLOCKS } else { UNSIZED_BLOCKS };
         let end = proven.max(claimed.min(next.saturating_add(unproven))).min(chain.window_end());
         let active = self.active(now);

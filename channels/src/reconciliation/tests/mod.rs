@@ -329,6 +329,61 @@ fn a_peer_that_leaves_frees_what_it_owed() {
     assert_eq!(asked.get(&peer(1)), Some(&(1..9).collect()));
 }
 
+/// The orderer is the last source: only for what exists, and only when nobody brings it.
+#[test]
+fn a_block_that_nobody_brings_is_pulled_from_the_orderer() {
+    let pulls = |asks: &[Ask]| -> Vec<bool> {
+        asks.iter()
+            .filter_map(|ask| if let Ask::Orderer { pull } = ask { Some(*pull) } else { None })
+            .collect()
+    };
+    let (mut machine, mut chain, blocks) = (new(&[true, false]), chain(), blocks(8, 1_000));
+    // Both have it, and both refuse.
+    state(&mut machine, at(0), 0, 9, &chain);
+    state(&mut machine, at(0), 1, 9, &chain);
+    let mut said = Vec::new();
+    let mut until = |machine: &mut Reconciliation, chain: &Chain, from: u64, to: u64| {
+        for now in from..to {
+            let asks = ask(machine, at(now), chain);
+            for (peer, refused) in numbers(&asks) {
+                machine.handle_refusal(at(now), peer, &refused);
+            }
+            said.extend(pulls(&asks).into_iter().map(|pull| (now, pull)));
+        }
+        std::mem::take(&mut said)
+    };
+    assert_eq!(until(&mut machine, &chain, 0, 5_000), []);
+    assert!(machine.next_deadline() <= Some(at(0) + STRANDED_AFTER));
+    assert_eq!(until(&mut machine, &chain, 5_000, 5_010), [(5_000, true)]);
+    commit(&mut chain, &blocks[1..5]);
+    machine.handle_committed(at(5_010), 4, 4_000, &chain);
+    assert_eq!(until(&mut machine, &chain, 5_010, 5_100), [], "the rest is missing");
+    commit(&mut chain, &blocks[5..]);
+    machine.handle_committed(at(5_100), 4, 4_000, &chain);
+    assert_eq!(until(&mut machine, &chain, 5_100, 12_000), [(5_100, false)]);
+}
+
+/// What only a liar claims sends nobody to the orderer.
+#[test]
+fn a_claim_that_cannot_be_shown_is_nothing_to_pull() {
+    let (mut machine, chain) = (new(&[true]), chain());
+    for now in 0..30_000 {
+        if now % 100 == 0 {
+            state(&mut machine, at(now), 0, u64::MAX, &chain);
+        }
+        for ask in ask(&mut machine, at(now), &chain) {
+            match ask {
+                Ask::Headers { peer, first, .. } => {
+                    let empty = wire::Headers { first, ..wire::Headers::default() };
+                    machine.handle_headers(at(now), peer, &empty, &chain);
+                }
+                Ask::Orderer { .. } => panic!("at {now}"),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Any gap is compared with every member within as many rounds as there are members.
 #[test]
 fn the_walk_visits_every_member_in_a_fixed_order() {

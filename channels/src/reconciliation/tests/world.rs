@@ -157,6 +157,8 @@ impl World {
                         self.send(index, LATENCY * 2, Message::State(height));
                     }
                 }
+                // Without an orderer nothing comes of it.
+                Ask::Orderer { .. } => {}
                 Ask::Diverged { .. } => panic!("nobody diverges"),
             }
         }
