@@ -29,9 +29,9 @@ impl Simulation {
                 self.dial(peer, endpoint);
                 Ok(())
             }
-            Output::Verify { ticket, channel, kept, body, .. } => {
+            Output::Verify { ticket, channel, verified, kept, body, .. } => {
                 let channel = self.channel(&channel)?;
-                self.verify(peer, cause, ticket, channel, kept, &body)
+                self.verify(peer, cause, (ticket, verified.is_some()), channel, kept, &body)
             }
             Output::Compare { channel: id, block } => {
                 let channel = self.channel(&id)?;
@@ -221,12 +221,12 @@ impl Simulation {
         Ok(())
     }
 
-    /// One verifier per peer, first come first served.
+    /// One verifier per peer, first come first served. A block whose header is verified costs its data hash alone.
     fn verify(
         &mut self,
         peer: Site,
         cause: Cause,
-        ticket: Ticket,
+        (ticket, has_header): (Ticket, bool),
         channel: ChannelIndex,
         kept: Option<Digest>,
         body: &[u8],
@@ -250,13 +250,15 @@ impl Simulation {
             }
             Cause::Other => None,
         };
-        if let Some(from) = from {
+        let on_request = matches!(cause, Cause::Peer { on_request: true, .. });
+        // What was asked for is bounded by the asking.
+        if let Some(from) = from.filter(|_| !on_request) {
             self.checker.verifying(peer, from, true)?;
         }
-        let on_request = matches!(cause, Cause::Peer { on_request: true, .. });
         let settings = &self.scenario.settings;
         let cost = match result {
             Err(Rejection::Known { .. }) => Duration::ZERO,
+            _ if has_header => cost_of(settings.verify_cost_per_mb, size),
             _ => settings.verify_cost + cost_of(settings.verify_cost_per_mb, size),
         };
         let host = &mut self.hosts[peer];
@@ -279,7 +281,7 @@ impl Simulation {
             verified.ok_or_else(|| Rejection::Forged("no orderer of this channel signed a header".into()));
         let count = u32::try_from(headers.entries.len()).unwrap_or(u32::MAX);
         let host = &mut self.hosts[peer];
-        let cost = self.scenario.settings.verify_cost.saturating_mul(count);
+        let cost = self.scenario.settings.header_cost.saturating_mul(count);
         host.verifier_free_at = host.verifier_free_at.max(self.now) + cost;
         let wait = host.verifier_free_at.since(self.now);
         self.later(wait, peer, HostEvent::HeadersVerified { ticket, result });

@@ -23,6 +23,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod carry_out;
+mod catch_up;
 mod checker;
 #[cfg(test)]
 mod checker_tests;
@@ -48,6 +49,7 @@ pub mod trials;
 mod truth;
 mod warm;
 
+pub use catch_up::{CatchUp, CaughtUp};
 pub use checker::Violation;
 pub use experiment::{Experiment, Protocol};
 pub use fault::{Fault, Target, chaos, random_faults};

@@ -1,6 +1,7 @@
 //! `grapevine-simulator`: runs of the simulator from the command line.
 
 mod questions;
+mod rejoin;
 mod run;
 
 use std::ops::RangeInclusive;
@@ -10,6 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use grapevine_simulator::{Simulation, chaos};
 use questions::{Question, trials};
+use rejoin::Rejoin;
 use run::Run;
 
 /// Simulates networks of Grapevine peers: same seed, same run.
@@ -36,6 +38,8 @@ enum Command {
         #[arg(value_enum)]
         questions: Vec<Question>,
     },
+    /// Peers that are behind among others that have everything: how fast they catch up, and what live blocks suffer.
+    CatchUp(Rejoin),
     /// Random faults, one network for each seed; stops at the first violation.
     Chaos {
         /// Seeds, as first..last, both run.
@@ -47,6 +51,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(options) => options.run(),
+        Command::CatchUp(options) => options.run(),
         Command::Trials { seeds, peers, questions } => trials(&seeds, peers, &questions),
         Command::Chaos { seeds } => chaos_runs(seeds),
     }

@@ -72,6 +72,8 @@ pub struct Settings {
     pub publish_state_info_interval: Duration,
     /// Verification of one block.
     pub verify_cost: Duration,
+    /// Verification of one header: a signature, by a peer with more than one core.
+    pub header_cost: Duration,
     /// Verification of each further MB.
     pub verify_cost_per_mb: Duration,
     /// One synced write, however many blocks wait for it.
@@ -123,6 +125,7 @@ impl Default for Settings {
             max_block_count_to_store: 100,
             publish_state_info_interval: ms(100),
             verify_cost: Duration::from_micros(300),
+            header_cost: Duration::from_micros(60),
             verify_cost_per_mb: ms(1),
             disk_cost: ms(2),
             disk_cost_per_mb: ms(2),

@@ -233,7 +233,7 @@ impl Simulation {
                 self.feed(peer, Cause::Other, Input::DialFailed { endpoint })
             }
             HostEvent::Verified { ticket, channel, from, on_request, result } => {
-                if let Some(from) = from {
+                if let Some(from) = from.filter(|_| !on_request) {
                     self.checker.verifying(peer, from, false)?;
                 }
                 if let Ok(block) = &result {
