@@ -14,3 +14,4 @@ pub mod ledger;
 pub mod net;
 pub mod net_init;
 pub mod signing;
+mod terminal;

@@ -76,6 +76,9 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Show it again every second until Ctrl-C
+        #[arg(long)]
+        watch: bool,
     },
 }
 
@@ -290,7 +293,12 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             verify_blocks::verify_blocks(&genesis, &directory)
         }
         Command::Block(BlockCommand::Show(arguments)) => show_block(&arguments),
-        Command::Status { config, json } => status::status(&settings::load(&config.config)?, json),
+        Command::Status { config, json, watch: false } => {
+            status::status(&settings::load(&config.config)?, json)
+        }
+        Command::Status { config, json, watch: true } => {
+            status::watch(&settings::load(&config.config)?, json)
+        }
     }
 }
 
@@ -319,6 +327,7 @@ fn run(arguments: &ConfigArguments, block_trace: Option<&Path>, take_over: TakeO
     let ran = runtime.block_on(crate::driver::run(config, trace, take_over));
     // Blocking work that is still under way must not hold the process back for longer than it may take to stop.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    crate::terminal::show(Vec::new());
     ran
 }
 
@@ -330,7 +339,7 @@ fn log_to_stderr() -> anyhow::Result<()> {
         _ => Targets::new().with_default(LevelFilter::INFO),
     };
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let lines = tracing_subscriber::fmt::layer().with_writer(crate::terminal::log_writer).with_ansi(colour);
     let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
     started.map_err(|error| anyhow::anyhow!("logging could not be started: {error}"))
 }

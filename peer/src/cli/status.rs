@@ -1,15 +1,35 @@
 //! `grapevine status`: what the running peer says about itself.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use super::output;
 use super::settings::Settings;
 use crate::admin::{AdminClient, ChannelStatus, Equivocation, MemberState, Status};
 
+/// Time between two looks of [`watch`].
+const LOOK: Duration = Duration::from_secs(1);
+/// The cursor to the upper left corner of a terminal, and everything away.
+const CLEAR: &str = "\x1b[H\x1b[J";
+
 pub(super) fn status(settings: &Settings, json: bool) -> anyhow::Result<()> {
+    Ok(output::print(&look(settings, json)?)?)
+}
+
+/// Shows it again and again: on a terminal in place, elsewhere one after the other, JSON a line each. Ends with an error when the peer does.
+pub(super) fn watch(settings: &Settings, json: bool) -> anyhow::Result<()> {
+    let before = if std::io::stdout().is_terminal() && !json { CLEAR } else { "" };
+    let after = if before.is_empty() && !json { "\n" } else { "" };
+    loop {
+        output::print(&format!("{before}{}{after}", look(settings, json)?))?;
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn look(settings: &Settings, json: bool) -> anyhow::Result<String> {
     let status = AdminClient::new(&settings.data).status()?;
-    let text = if json { format!("{}\n", serde_json::to_string(&status)?) } else { render(&status) };
-    Ok(output::print(&text)?)
+    Ok(if json { format!("{}\n", serde_json::to_string(&status)?) } else { render(&status) })
 }
 
 fn render(status: &Status) -> String {
@@ -106,7 +126,7 @@ fn alarms(text: &mut String, channel: &ChannelStatus) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{LeadershipStatus, MemberStatus};
+    use crate::admin::{CatchUp, LeadershipStatus, MemberStatus};
 
     #[test]
     fn shows_what_must_not_be_overlooked() {
@@ -123,6 +143,27 @@ mod tests {
             text.contains("ALARM: channel trade") && text.contains("block 4, bb; committed is aa"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn shows_how_far_a_channel_that_catches_up_is() {
+        let progress = CatchUp {
+            claimed: 4_000,
+            proven: 2_000,
+            sources: 3,
+            blocks_per_s: 100,
+            bytes_per_s: 16_000_000,
+            left_s: Some(30),
+        };
+        let channel = ChannelStatus {
+            channel: "trade".to_owned(),
+            height: 1_000,
+            progress: Some(progress),
+            ..Default::default()
+        };
+        let text = render(&Status { channels: vec![channel], ..Default::default() });
+        let line = "trade  [#######-----------------------] 1000 of 4000 blocks, 100 blocks/s, 16.0 MB/s from 3 sources, 0:30 left\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Log lines about how channels do: while one catches up, and when it becomes ready or is not.
 //!
-//! A channel is looked at once a second. While it is far behind a line tells blocks, speed and time left every [`TOLD_EVERY`]. That it is
+//! A channel is looked at once a second. While it is far behind blocks, speed and time left are told: on a terminal by a bar below the log, elsewhere
+//! by a line every [`TOLD_EVERY`]. That it is
 //! not ready is told when it has been so for [`PATIENCE`], and again only when the kind of reason changes or after [`REMINDED_EVERY`].
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use grapevine_channels::ChannelId;
 
 use super::core::Core;
 use super::status;
+use crate::terminal;
+
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 /// Time between two lines about one channel that catches up.
@@ -56,28 +59,34 @@ pub(super) fn look(core: &mut Core, now: Instant) {
     core.progress_log.next = now + LOOK;
     let channels: Vec<ChannelId> = core.node.channels().cloned().collect();
     core.progress_log.told.retain(|channel, _| channels.contains(channel));
+    let mut bars = Vec::new();
     for channel in channels {
         let fresh = Told { unready_since: None, reminded_at: None, reason: String::new(), progress_at: None };
         let mut told = core.progress_log.told.get(&channel).cloned().unwrap_or(fresh);
-        tell_progress(core, &channel, &mut told, now);
+        bars.extend(tell_progress(core, &channel, &mut told, now));
         tell_readiness(core, &channel, &mut told, now);
         core.progress_log.told.insert(channel, told);
     }
+    terminal::show(bars);
 }
 
-fn tell_progress(core: &Core, channel: &ChannelId, told: &mut Told, now: Instant) {
-    let Some(progress) = core.node.progress(channel) else { return };
+/// The bar, if there is to be one.
+fn tell_progress(core: &Core, channel: &ChannelId, told: &mut Told, now: Instant) -> Option<String> {
+    let progress = core.node.progress(channel)?;
     if progress.claimed.saturating_sub(progress.height) < WORTH_TELLING {
         if told.progress_at.take().is_some() {
             tracing::info!(%channel, height = progress.height, "caught up");
         }
-        return;
+        return None;
     }
-    if told.progress_at.is_none_or(|at| now.duration_since(at) >= TOLD_EVERY) {
+    let line = status::catch_up(progress).line(progress.height);
+    let is_live = terminal::is_live();
+    let due = told.progress_at.is_none_or(|at| !is_live && now.duration_since(at) >= TOLD_EVERY);
+    if due {
         told.progress_at = Some(now);
-        let line = status::catch_up(progress).line(progress.height);
         tracing::info!(%channel, "catching up {line}");
     }
+    is_live.then(|| format!("{channel}  {line}"))
 }
 
 fn tell_readiness(core: &Core, channel: &ChannelId, told: &mut Told, now: Instant) {
