@@ -5,6 +5,7 @@ mod damage;
 mod faults;
 mod full_disk;
 mod kills;
+mod read_only;
 mod written;
 
 use std::process::Command;
