@@ -16,31 +16,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
 use grapevine_block_trace::{Event, Station, now};
-use grapevine_channels::ChannelId;
-use grapevine_channels::block::{BLOCK_SIZE_MAX, Block};
-use grapevine_channels::proto::common::Envelope;
-use grapevine_channels::proto::orderer::SeekInfo;
-use grapevine_channels::proto::peer::DeliverResponse;
-use grapevine_channels::proto::peer::deliver_response::Type;
-use grapevine_channels::transaction::seek_envelope;
-use grapevine_crypto::{LocalMsp, MspId, Signer};
+use grapevine_channels::block::Block;
 use grapevine_network::ports::PortLease;
 use grapevine_network::{Interrupt, Network};
-use prost::Message;
 use serde::Serialize;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
-use tonic_prost::ProstCodec;
 
 use crate::dissemination::latency::percentile;
 use crate::dissemination::load;
+use crate::follower::Follower;
 use crate::network::{self, CHANNEL, SETTLE_WITHIN};
 use crate::output::{rounded, write_json};
 use crate::sample::to_f64;
@@ -121,7 +111,8 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> anyhow::Resul
     let without = phase(&network, arguments, interval)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let tip = network.orderer_height(CHANNEL)?.saturating_sub(1);
-    let arrivals = clients(&runtime, &network, address, arguments.clients, tip)?;
+    let follower = Follower::new(&network, PEER, address)?;
+    let arrivals = clients(&runtime, &follower, arguments.clients, tip);
     let first: Vec<Arrival> = take(&arrivals, arguments.clients, Instant::now() + SETTLE_WITHIN)?;
     anyhow::ensure!(first.len() == arguments.clients, "only {} clients were served", first.len());
     let with = phase(&network, arguments, interval)?;
@@ -166,68 +157,22 @@ fn phase(network: &Network, arguments: &Arguments, interval: Duration) -> anyhow
 /// Starts clients that follow from block `tip` on and tell what they get, until the runtime ends.
 fn clients(
     runtime: &tokio::runtime::Runtime,
-    network: &Network,
-    address: std::net::SocketAddr,
+    follower: &Follower,
     count: usize,
     tip: u64,
-) -> anyhow::Result<Receiver<Arrival>> {
-    let organization = network.directory().join("net/crypto/peerOrganizations/org1.example.com");
-    let user = organization.join("users/User1@org1.example.com/msp");
-    let user = Arc::new(LocalMsp::load(&user, &MspId::from("Org1MSP"))?.signer);
-    let endpoint = endpoint(&organization.join("peers/peer0.org1.example.com/tls/ca.crt"), address)?;
+) -> Receiver<Arrival> {
     let (arrived, arrivals) = channel();
     for client in 0..count {
-        let (endpoint, user, arrived) = (endpoint.clone(), user.clone(), arrived.clone());
+        let (follower, arrived) = (follower.clone(), arrived.clone());
         runtime.spawn(async move {
-            if let Err(error) = follow(client, &endpoint, &user, tip, &arrived).await {
+            let note =
+                |block: &Block| arrived.send(Arrival { client, number: block.number(), at: now() }).is_ok();
+            if let Err(error) = follower.follow(tip, note).await {
                 eprintln!("bench: client {client}: {error:#}");
             }
         });
     }
-    Ok(arrivals)
-}
-
-fn endpoint(authority: &Path, address: std::net::SocketAddr) -> anyhow::Result<Endpoint> {
-    let authority =
-        std::fs::read(authority).with_context(|| format!("cannot read {}", authority.display()))?;
-    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
-    Ok(Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?)
-}
-
-/// Ends with an error alone, or when nobody wants the arrivals any more.
-async fn follow(
-    client: usize,
-    endpoint: &Endpoint,
-    user: &Signer,
-    tip: u64,
-    arrived: &Sender<Arrival>,
-) -> anyhow::Result<()> {
-    let channel: ChannelId = CHANNEL.parse()?;
-    let time = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
-    let seek = seek_envelope(user, &channel, &SeekInfo::from_number(tip), rand::random(), time, None);
-    let (requests, stream) = tokio::sync::mpsc::channel(1);
-    requests.send(Envelope::decode(seek)?).await?;
-    let mut client_of =
-        tonic::client::Grpc::new(endpoint.connect().await?).max_decoding_message_size(BLOCK_SIZE_MAX);
-    client_of.ready().await?;
-    let codec = ProstCodec::<Envelope, DeliverResponse>::default();
-    let request = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(stream));
-    let path = "/protos.Deliver/Deliver".parse()?;
-    let mut responses = client_of.streaming(request, path, codec).await?.into_inner();
-    for expected in tip.. {
-        let response = responses.message().await?.context("the stream ended")?;
-        let at = now();
-        let Some(Type::Block(bytes)) = response.r#type else {
-            anyhow::bail!("{:?} instead of block {expected}", response.r#type)
-        };
-        let number = Block::decode(bytes, BLOCK_SIZE_MAX)?.number();
-        anyhow::ensure!(number == expected, "block {number} came instead of block {expected}");
-        if arrived.send(Arrival { client, number, at }).is_err() {
-            break;
-        }
-    }
-    drop(requests);
-    Ok(())
+    arrivals
 }
 
 /// As many arrivals, or those until the deadline; also if all clients have ended.

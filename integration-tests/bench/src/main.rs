@@ -8,11 +8,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod burden;
 mod catch_up;
 mod crash;
 mod deliver;
 mod dissemination;
 mod failover;
+mod follower;
 mod gossipsub;
 mod idle;
 mod ledger;
@@ -45,6 +47,8 @@ enum Command {
     Idle(idle::Arguments),
     /// How fast a peer that is behind catches up
     CatchUp(catch_up::Arguments),
+    /// What peers that catch up cost those that have everything
+    Burden(burden::Arguments),
     /// What clients that follow live blocks cost the peer they follow
     Deliver(deliver::Arguments),
     /// What a peer that is killed again and again has lost
@@ -52,8 +56,8 @@ enum Command {
     /// What the ledger writes for each byte committed, and how long it takes to open
     Ledger(ledger::Arguments),
     /// What `crash` starts
-    #[command(name = crash::WRITER, hide = true)]
-    CrashWriter,
+    #[command(name = crash::COMMAND, hide = true)]
+    CrashPeer(crash::PeerArguments),
     /// What `dissemination` starts
     #[command(name = gossipsub::COMMAND, hide = true)]
     GossipsubPeer(gossipsub::Arguments),
@@ -63,12 +67,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Children are to be killed, or have their own handlers of signals.
     let child = match &arguments.command {
-        Command::CrashWriter => Some(crash::run_writer()),
-        Command::GossipsubPeer(arguments) => Some(gossipsub::run(arguments)),
+        Command::CrashPeer(arguments) => Some(crash::run_peer(arguments)),
+        Command::GossipsubPeer(arguments) => Some(gossipsub::run(arguments).map(|()| ExitCode::SUCCESS)),
         _ => None,
     };
     match child {
-        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Ok(code)) => return code,
         Some(Err(error)) => {
             eprintln!("bench: {error:#}");
             return ExitCode::FAILURE;
@@ -87,11 +91,12 @@ fn main() -> ExitCode {
         Command::Failover(arguments) => failover::run(arguments, &interrupt),
         Command::Idle(arguments) => idle::run(arguments, &interrupt),
         Command::CatchUp(arguments) => catch_up::run(arguments, &interrupt),
+        Command::Burden(arguments) => burden::run(arguments, &interrupt),
         Command::Deliver(arguments) => deliver::run(arguments, &interrupt),
         Command::Crash(arguments) => crash::run(arguments, &interrupt),
         Command::Ledger(arguments) => ledger::run(arguments),
         // Ended above.
-        Command::CrashWriter | Command::GossipsubPeer(_) => Ok(()),
+        Command::CrashPeer(_) | Command::GossipsubPeer(_) => Ok(()),
     };
     if let Some(status) = interrupt.exit_status() {
         eprintln!("bench: stopped; every process is gone");

@@ -112,17 +112,29 @@ impl DiskFaults {
     /// # Errors
     /// Those of the file system.
     pub fn attach(&self, command: &mut Command, power: bool) -> io::Result<()> {
+        command.envs(self.environment(power)?);
+        Ok(())
+    }
+
+    /// As [`Self::attach`], for whoever starts the child otherwise: the environment it needs. Call it anew for each start.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn environment(&self, power: bool) -> io::Result<Vec<(&'static str, PathBuf)>> {
         fs::remove_dir_all(&self.shadow)?;
         fs::create_dir(&self.shadow)?;
-        self.write(1, 0)?;
-        self.write(3, 0)?;
-        self.write(4, 0)?;
-        command.env("LD_PRELOAD", SHIM);
-        command.env("GRAPEVINE_DISK_ROOT", &self.root).env("GRAPEVINE_DISK_CONTROL", &self.control_path);
-        if power {
-            command.env("GRAPEVINE_DISK_SHADOW", &self.shadow);
+        for word in [1, 3, 4] {
+            self.write(word, 0)?;
         }
-        Ok(())
+        let mut environment = vec![
+            ("LD_PRELOAD", PathBuf::from(SHIM)),
+            ("GRAPEVINE_DISK_ROOT", self.root.clone()),
+            ("GRAPEVINE_DISK_CONTROL", self.control_path.clone()),
+        ];
+        if power {
+            environment.push(("GRAPEVINE_DISK_SHADOW", self.shadow.clone()));
+        }
+        Ok(environment)
     }
 
     /// From now on the disk does this wrong, and nothing else.

@@ -8,6 +8,7 @@
 //! `campaign` does that many times and counts.
 
 mod campaign;
+pub mod deadly;
 mod expected;
 pub mod load;
 mod measure;

@@ -15,20 +15,17 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use grapevine_channels::ChannelId;
 use grapevine_crypto::Digest;
-use grapevine_peer::ledger::failpoint::{self, Failpoint};
+use grapevine_peer::ledger::failpoint::Failpoint;
 use grapevine_peer::ledger::{CommitRefused, Ledger, LedgerLimits, LedgerReport, LedgerThread};
 
-use crate::load;
+use crate::{deadly, load};
 
 const LEDGER: &str = "GRAPEVINE_WRITER_LEDGER";
-const FAILPOINT: &str = "GRAPEVINE_WRITER_FAILPOINT";
 const ROOM: &str = "GRAPEVINE_WRITER_ROOM";
 /// Where the counter stands in the ledger.
 pub const COUNTER_KEY: &[u8] = b"counter";
@@ -50,9 +47,9 @@ impl Orders {
     /// Gives the orders to the process that `command` starts.
     pub fn give(&self, command: &mut Command) {
         command.env(LEDGER, &self.ledger).env(ROOM, self.free_bytes_min.to_string());
-        command.env_remove(FAILPOINT);
+        command.env_remove(deadly::VARIABLE);
         if let Some((point, occurrence)) = self.failpoint {
-            command.env(FAILPOINT, format!("{point:?}:{occurrence}"));
+            command.env(deadly::VARIABLE, deadly::order(point, occurrence));
         }
     }
 
@@ -62,28 +59,9 @@ impl Orders {
     /// If they make no sense.
     pub fn taken() -> anyhow::Result<Option<Self>> {
         let Some(ledger) = std::env::var_os(LEDGER) else { return Ok(None) };
-        let failpoint = match std::env::var(FAILPOINT) {
-            Ok(text) => {
-                let (name, occurrence) = text.split_once(':').context("a failpoint is NAME:N")?;
-                let point = Failpoint::ALL.into_iter().find(|point| format!("{point:?}") == name);
-                Some((point.with_context(|| format!("no failpoint {name}"))?, occurrence.parse()?))
-            }
-            Err(_) => None,
-        };
+        let failpoint = deadly::ordered()?;
         let free_bytes_min = std::env::var(ROOM).unwrap_or_default().parse().unwrap_or(0);
         Ok(Some(Self { ledger: ledger.into(), failpoint, free_bytes_min }))
-    }
-}
-
-static DEADLY: OnceLock<Failpoint> = OnceLock::new();
-static LEFT: AtomicU64 = AtomicU64::new(0);
-
-/// Kills this process, as from outside, when the point has been reached often enough.
-fn die_at(point: Failpoint) {
-    if DEADLY.get() == Some(&point) && LEFT.fetch_sub(1, Ordering::Relaxed) == 1 {
-        // Nothing after this runs.
-        let _killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        std::thread::sleep(Duration::from_secs(60));
     }
 }
 
@@ -93,8 +71,7 @@ fn die_at(point: Failpoint) {
 /// If the ledger cannot be opened.
 pub fn run(orders: &Orders) -> anyhow::Result<()> {
     if let Some((point, occurrence)) = orders.failpoint {
-        LEFT.store(occurrence, Ordering::Relaxed);
-        anyhow::ensure!(DEADLY.set(point).is_ok() && failpoint::install(die_at), "a process writes once");
+        deadly::arm(point, occurrence)?;
     }
     let ledger = Ledger::open(&orders.ledger)?;
     if !say("ready") {

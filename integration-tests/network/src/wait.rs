@@ -88,6 +88,17 @@ impl Network {
         })
     }
 
+    /// As [`Network::status`], but a peer that does not answer, since it starts or has just died, is no error.
+    ///
+    /// # Errors
+    /// [`NetworkError::Interrupted`], and if there is no such peer.
+    pub fn look(&self, peer: &str) -> Result<Option<Status>, NetworkError> {
+        if self.is_interrupted() {
+            return Err(NetworkError::Interrupted);
+        }
+        Ok(status::ask(&self.peer(peer)?.admin_socket()).ok())
+    }
+
     /// Waits until each of `peers` has committed at least `height` blocks of the channel.
     ///
     /// # Errors

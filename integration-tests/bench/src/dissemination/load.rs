@@ -23,21 +23,57 @@ pub(crate) fn run(
     payload_bytes: u64,
     interval: Duration,
 ) -> anyhow::Result<Range<u64>> {
+    run_among(network, &network.peers(), blocks, payload_bytes, interval)
+}
+
+/// As [`run`], waiting for these peers alone.
+pub(crate) fn run_among(
+    network: &Network,
+    peers: &[&str],
+    blocks: u64,
+    payload_bytes: u64,
+    interval: Duration,
+) -> anyhow::Result<Range<u64>> {
+    let length = interval.saturating_mul(u32::try_from(blocks)?);
+    let rate = 1.0 / interval.as_secs_f64();
+    submit(network, peers, (blocks, payload_bytes), Some(rate), (length, LOAD_GRACE))
+}
+
+/// As [`run_among`], as fast as the orderer takes them.
+pub(crate) fn all_at_once(
+    network: &Network,
+    peers: &[&str],
+    blocks: u64,
+    payload_bytes: u64,
+    within: Duration,
+) -> anyhow::Result<Range<u64>> {
+    submit(network, peers, (blocks, payload_bytes), None, (Duration::ZERO, within))
+}
+
+fn submit(
+    network: &Network,
+    peers: &[&str],
+    (blocks, payload_bytes): (u64, u64),
+    rate: Option<f64>,
+    (length, grace): (Duration, Duration),
+) -> anyhow::Result<Range<u64>> {
     let first = network.orderer_height(CHANNEL)?;
     let path = network.directory().join(format!("load-{first}"));
     write_noise(&path, blocks.saturating_mul(payload_bytes), first)
         .with_context(|| format!("cannot write {}", path.display()))?;
-    let piece = usize::try_from(payload_bytes)?;
-    let payload = Payload::file(&path).pieces(piece).rate(1.0 / interval.as_secs_f64());
-    let length = interval.saturating_mul(u32::try_from(blocks)?);
+    let payload = Payload::file(&path).pieces(usize::try_from(payload_bytes)?);
+    let payload = match rate {
+        Some(rate) => payload.rate(rate),
+        None => payload,
+    };
     let mut submission = network.submit_in_background(CHANNEL, payload)?;
     let due = Instant::now() + length;
     while Instant::now() < due && !submission.has_ended()? {
         wait::until(network, Instant::now() + Duration::from_millis(100))?;
     }
-    submission.wait(LOAD_GRACE)?;
+    submission.wait(grace)?;
     let end = first.saturating_add(blocks);
-    network.wait_for_height(CHANNEL, &network.peers(), end, LOAD_GRACE)?;
+    network.wait_for_height(CHANNEL, peers, end, grace)?;
     std::fs::remove_file(&path)?;
     Ok(first..end)
 }

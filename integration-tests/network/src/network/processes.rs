@@ -49,6 +49,14 @@ impl Network {
         self.wait_until_ready(member)
     }
 
+    /// Starts a process that does not run, with an environment of its own besides the network's, and does not wait for it.
+    ///
+    /// # Errors
+    /// If it runs already or cannot be started.
+    pub fn launch_with(&self, name: &str, environment: &[(String, String)]) -> Result<(), NetworkError> {
+        self.launch_in(self.member(name)?, environment)
+    }
+
     /// Starts a peer or orderer that is expected to end by itself, for example because its configuration is wrong,
     /// and returns how it ended and what it wrote.
     ///
@@ -165,8 +173,12 @@ impl Network {
         id.ok_or_else(|| not_running(member))
     }
 
-    /// Starts the process without waiting.
     fn launch(&self, member: &Member) -> Result<(), NetworkError> {
+        self.launch_in(member, &[])
+    }
+
+    /// Starts the process without waiting.
+    fn launch_in(&self, member: &Member, own: &[(String, String)]) -> Result<(), NetworkError> {
         if self.is_running(&member.name)? {
             return Err(NetworkError::State(format!("{} runs already", member.name)));
         }
@@ -191,7 +203,8 @@ impl Network {
             }
             None => program,
         };
-        let start = || Process::start_with(&member.name, program, &arguments, &self.environment, &member.log);
+        let environment = [self.environment.as_slice(), own].concat();
+        let start = || Process::start_with(&member.name, program, &arguments, &environment, &member.log);
         let process = match &self.links {
             Some(links) => links.register(&member.name, start),
             None => start(),
