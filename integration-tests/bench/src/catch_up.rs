@@ -11,6 +11,7 @@
 //! | `rocksdb_mb_s` | the same blocks appended to an empty ledger by one thread: RocksDB with the ledger's own options, batches of 4 MiB, each synced |
 //! | `sha256_mb_s` | SHA-256 of one core over pieces of a block's size |
 //! | `ratio` | `rate_mb_s` ÷ the smaller of the two |
+//! | `restart_s` | time from the start of the late peer's process, with all blocks in its ledger, to its answering and having joined |
 //! | `memory_mb_above_idle` | the late peer's greatest resident memory less what it has after a restart with all blocks, in 10^6 bytes |
 
 use std::io::Write as _;
@@ -72,6 +73,7 @@ struct CatchUp {
     rocksdb_mb_s: f64,
     sha256_mb_s: f64,
     ratio: f64,
+    restart_s: f64,
     memory_mb_above_idle: f64,
 }
 
@@ -92,7 +94,9 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> anyhow::Resul
     let peak = network.peak_memory_kib(&late)?.context("the kernel does not tell the memory of a process")?;
     network.stop(&late)?;
     let (first_block_s, rate_mb_s) = rates(&network.trace(&late)?, started, arguments)?;
+    let restarted = Instant::now();
     network.start(&late)?;
+    let restart_s = restarted.elapsed().as_secs_f64();
     wait::until(&network, Instant::now() + REST)?;
     let idle =
         network.present_memory_kib(&late)?.context("the kernel does not tell the memory of a process")?;
@@ -113,10 +117,11 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> anyhow::Resul
         rocksdb_mb_s: rounded(rocksdb_mb_s),
         sha256_mb_s: rounded(sha256_mb_s),
         ratio: rounded(rate_mb_s / rocksdb_mb_s.min(sha256_mb_s)),
+        restart_s: rounded(restart_s),
         memory_mb_above_idle: rounded((to_f64(peak) - to_f64(idle)) * 1_024.0 / 1e6),
     };
     eprintln!(
-        "first block after {first_block_s:.2} s, then {rate_mb_s:.1} MB/s; the ledger alone takes {rocksdb_mb_s:.1} MB/s, one core hashes {sha256_mb_s:.1} MB/s; {:.0} MB above idle",
+        "first block after {first_block_s:.2} s, then {rate_mb_s:.1} MB/s; the ledger alone takes {rocksdb_mb_s:.1} MB/s, one core hashes {sha256_mb_s:.1} MB/s; {:.0} MB above idle; a restart takes {restart_s:.2} s",
         result.memory_mb_above_idle
     );
     arguments.json.as_deref().map_or(Ok(()), |path| write_json(path, &result))
