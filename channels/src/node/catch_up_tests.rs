@@ -297,7 +297,7 @@ fn channels_share_the_room_before_the_ledger() {
     outputs(&mut node);
     // Early blocks of one channel take nearly all there is.
     let size = PENDING_BYTES_MAX / 8;
-    let mut deliver = |node: &mut Node, channel: &ChannelId, block: &AuthenticBlock| {
+    let deliver = |node: &mut Node, channel: &ChannelId, block: &AuthenticBlock| {
         node.handle(at(5), Input::OrdererBlock { channel: channel.clone(), body: block.encoded().clone() });
         let ticket = outputs(node).into_iter().find_map(|output| match output {
             Output::Verify { ticket, .. } => Some(ticket),

@@ -13,6 +13,11 @@ use crate::rounds;
 
 const NAME: &str = "trade";
 
+/// In memory where there is such a file system: these tests open thousands of ledgers, and what they look for is in the bytes, not on a disk.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn channel() -> ChannelId {
     load::channel(NAME).unwrap()
 }
@@ -105,7 +110,7 @@ fn survives(path: &Path, blocks: &[AuthenticBlock], what: &str) {
 
 #[test]
 fn a_flipped_bit_anywhere_costs_nothing_for_good() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let blocks = blocks(45);
     let (original, victim) = (directory.path().join("original"), directory.path().join("victim"));
     template(&original, &blocks);
@@ -146,7 +151,7 @@ fn a_lost_file_costs_nothing_for_good() {
 
 #[test]
 fn a_torn_last_write_is_cut_and_nothing_else() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let blocks = blocks(13);
     let (original, victim) = (directory.path().join("original"), directory.path().join("victim"));
     let log =
@@ -167,7 +172,7 @@ fn a_torn_last_write_is_cut_and_nothing_else() {
     for cut in cuts {
         // Cut off, and full of what a file system may leave there.
         for filler in [None, Some(0u8), Some(0x5a)] {
-            if step == 1 && filler == Some(0x5a) && cut % 16 != 0 {
+            if step == 1 && filler.is_some() && cut % 16 != 0 {
                 continue;
             }
             copy(&original, &victim);
