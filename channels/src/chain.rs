@@ -28,7 +28,7 @@ pub const COMMIT_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
 /// Most header hashes remembered.
 pub const HASHES_MAX: usize = 2_048;
 /// Most bytes of committed blocks kept in memory.
-pub const RECENT_BYTES_MAX: usize = 8 << 20;
+pub const RECENT_BYTES_MAX: usize = 4 << 20;
 
 /// What became of a block that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

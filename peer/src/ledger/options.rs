@@ -22,11 +22,12 @@ use super::keys::{BLOCKS, HASHES, META, NUMBERS, TRANSACTIONS};
 
 const MEBIBYTE: usize = 1024 * 1024;
 /// Bound of all write buffers of one ledger together.
-const WRITE_BUFFERS_BYTES_MAX: usize = 16 * MEBIBYTE;
-/// Write buffer of the blocks; each flush makes one file of about this size.
-const BLOCKS_BUFFER_BYTES: usize = 8 * MEBIBYTE;
+const WRITE_BUFFERS_BYTES_MAX: usize = 12 * MEBIBYTE;
+/// Write buffer of the blocks; each flush makes one file of about this size. A group of commits goes in whole, so one may hold twice as
+/// much, and while it is written to its file another fills.
+const BLOCKS_BUFFER_BYTES: usize = 4 * MEBIBYTE;
 /// Write buffer of the index of transactions.
-const TRANSACTIONS_BUFFER_BYTES: usize = 4 * MEBIBYTE;
+const TRANSACTIONS_BUFFER_BYTES: usize = 2 * MEBIBYTE;
 /// Sorted runs of an index family after which some are merged.
 const INDEX_RUNS_MAX: i32 = 8;
 /// All column families.
