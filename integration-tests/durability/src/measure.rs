@@ -65,22 +65,19 @@ pub fn measure(directory: &Path, block_bytes: usize, bytes: u64, openings: u64) 
         let limits = LedgerLimits { free_bytes_min: 0, ..LedgerLimits::default() };
         let (thread, mut reports) = LedgerThread::spawn(ledger, limits)?;
         let until = bytes.saturating_mul(part) / openings.max(1);
-        let from = number;
         let began = Instant::now();
-        let mut reported = 0u64;
+        let mut height = number;
         while measured.committed_bytes < until {
             let block = block(number, Some(tip), &transactions(&mut random, block_bytes))?;
             (tip, number) = (block.hash(), number.saturating_add(1));
             measured.committed_bytes =
                 measured.committed_bytes.saturating_add(u64::try_from(block.encoded().len())?);
             while thread.try_commit(&channel, vec![block.clone()]) == Err(CommitRefused::QueueFull) {
-                expect_commit(reports.blocking_recv())?;
-                reported = reported.saturating_add(1);
+                height = committed(reports.blocking_recv())?;
             }
         }
-        while reported < number.saturating_sub(from) {
-            expect_commit(reports.blocking_recv())?;
-            reported = reported.saturating_add(1);
+        while height < number {
+            height = committed(reports.blocking_recv())?;
         }
         measured.took = measured.took.saturating_add(began.elapsed());
         measured.syncs = measured.syncs.saturating_add(thread.counters().syncs);
@@ -95,9 +92,10 @@ pub fn measure(directory: &Path, block_bytes: usize, bytes: u64, openings: u64) 
     Ok(measured)
 }
 
-fn expect_commit(report: Option<LedgerReport>) -> anyhow::Result<()> {
+/// The height that a report tells.
+fn committed(report: Option<LedgerReport>) -> anyhow::Result<u64> {
     match report {
-        Some(LedgerReport::Committed { .. }) => Ok(()),
+        Some(LedgerReport::Committed { height, .. }) => Ok(height),
         other => anyhow::bail!("a block was not committed: {other:?}"),
     }
 }
