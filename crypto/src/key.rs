@@ -279,12 +279,16 @@ impl PrivateKey {
         }
     }
 
-    /// A key from PKCS#8 PEM ("PRIVATE KEY", Ed25519 or P-256) or SEC1 PEM ("EC PRIVATE KEY", P-256).
+    /// A key from PKCS#8 PEM ("PRIVATE KEY", Ed25519 or P-256) or SEC1 PEM ("EC PRIVATE KEY", P-256). A block
+    /// "EC PARAMETERS" before it, as `openssl ecparam -genkey` writes it, is ignored: the key itself names its curve.
     ///
     /// # Errors
     /// [`KeyError`] if it is neither, encrypted, or of another algorithm.
     pub fn from_pkcs8_pem(text: &str) -> Result<Self, KeyError> {
-        let block = pem::first_block(text.as_bytes(), pem::PEM_BYTES_MAX)?;
+        if text.contains("Proc-Type: 4,ENCRYPTED") {
+            return Err(KeyError::Label("EC PRIVATE KEY, encrypted".to_owned()));
+        }
+        let block = pem::first_block_after(text.as_bytes(), pem::PEM_BYTES_MAX, "EC PARAMETERS")?;
         let contents = Zeroizing::new(block.contents);
         match block.label {
             "PRIVATE KEY" => Self::from_pkcs8_der(&contents),

@@ -58,6 +58,25 @@ pub(crate) fn first_block(bytes: &[u8], bytes_max: usize) -> Result<PemBlock<'_>
     block_at_start(rest).map(|(block, _)| block)
 }
 
+/// As [`first_block`], but passes over one block of the label given that stands before it.
+pub(crate) fn first_block_after<'a>(
+    bytes: &'a [u8],
+    bytes_max: usize,
+    passed_over: &str,
+) -> Result<PemBlock<'a>, PemError> {
+    let text = text_of(bytes, bytes_max)?;
+    let end = format!("{END}{passed_over}{DASHES}");
+    let rest = match text.split_once(&end) {
+        Some((before, rest)) if before.matches(BEGIN).count() == 1 => rest,
+        _ => text,
+    };
+    match first_block(rest.as_bytes(), bytes_max) {
+        // Nothing but that block.
+        Err(PemError::NoBegin) => first_block(bytes, bytes_max),
+        block => block,
+    }
+}
+
 /// Encodes `contents` with lines of 64 characters.
 pub(crate) fn encode(label: &str, contents: &[u8]) -> String {
     let body = BASE64.encode(contents);
@@ -145,5 +164,21 @@ mod tests {
         let text = format!("Certificate:\n  Data\n{}more\n", encode("X", b"abc"));
         assert_eq!(first_block(text.as_bytes(), PEM_BYTES_MAX).unwrap().contents, b"abc");
         assert_eq!(first_block(b"nothing here\n", 200).unwrap_err(), PemError::NoBegin);
+    }
+
+    #[test]
+    fn one_block_before_the_first_can_be_passed_over() {
+        let (before, block) = (encode("PARAMETERS", b"abc"), encode("KEY", b"key"));
+        let label = |text: &str| {
+            let block = first_block_after(text.as_bytes(), PEM_BYTES_MAX, "PARAMETERS");
+            block.map(|block| block.label.to_owned())
+        };
+        assert_eq!(label(&format!("{before}{block}")), Ok("KEY".to_owned()));
+        assert_eq!(label(&format!("text\n{before}text\n{block}")), Ok("KEY".to_owned()));
+        assert_eq!(label(&block), Ok("KEY".to_owned()));
+        assert_eq!(label(&format!("{block}{before}")), Ok("KEY".to_owned()), "it stands behind");
+        assert_eq!(label(&before), Ok("PARAMETERS".to_owned()));
+        assert_eq!(label(&format!("{before}{before}")), Ok("PARAMETERS".to_owned()));
+        assert_eq!(label(""), Err(PemError::NoBegin));
     }
 }

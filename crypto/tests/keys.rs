@@ -185,12 +185,23 @@ fn private_keys_round_trip_through_pem_and_do_not_show_themselves() {
     }
 }
 
-/// `openssl ecparam -genkey -name prime256v1` writes the parameters before the key.
+const EC_PARAMETERS: &str = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+/// Made by OpenSSL, as the two tools below write one key.
+const EC_SEC1: &str = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIDVZs3Y5C1h335GOyHFamBiNC2YsLiq/xnJCz7nyEMLFoAoGCCqGSM49\nAwEHoUQDQgAEKT/GnI4IF4K0lSwUs84ygpxVknxf3eoJg3XS9UiB1Gg6Z+DFMLw6\nl2mihuujJQM0MLV/YvYAmh2pQQPRLavL8w==\n-----END EC PRIVATE KEY-----\n";
+const EC_PKCS8: &str = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgNVmzdjkLWHffkY7I\ncVqYGI0LZiwuKr/GckLPufIQwsWhRANCAAQpP8acjggXgrSVLBSzzjKCnFWSfF/d\n6gmDddL1SIHUaDpn4MUwvDqXaaKG66MlAzQwtX9i9gCaHalBA9Etq8vz\n-----END PRIVATE KEY-----\n";
+const EC_POINT: &str = "04293fc69c8e081782b4952c14b3ce32829c55927c5fddea098375d2f54881d4683a67e0c530bc3a9769a286eba325033430b57f62f6009a1da94103d12dabcbf3";
+
+/// `openssl ecparam -name prime256v1 -genkey` writes the parameters before the key; `openssl pkcs8 -topk8` without.
 #[test]
 fn loads_openssl_and_go_keys() {
-    let sec1 = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    for pem in [EC_SEC1.to_owned(), format!("{EC_PARAMETERS}{EC_SEC1}"), EC_PKCS8.to_owned()] {
+        let key = PrivateKey::from_pkcs8_pem(&pem).unwrap();
+        assert_eq!(hex::encode(key.public_key().to_bytes()), EC_POINT);
+        let windows = PrivateKey::from_pkcs8_pem(&pem.replace('\n', "\r\n")).unwrap();
+        assert_eq!(windows.public_key(), key.public_key());
+    }
     assert_eq!(
-        PrivateKey::from_pkcs8_pem(sec1).unwrap_err(),
+        PrivateKey::from_pkcs8_pem(EC_PARAMETERS).unwrap_err(),
         KeyError::Label("EC PARAMETERS".to_owned()),
         "parameters alone are no key"
     );
@@ -211,6 +222,8 @@ fn refuses_what_is_no_private_key_and_says_what_is_expected() {
     assert!(error("").to_string().contains("PRIVATE KEY"));
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     assert!(error(encrypted).to_string().contains("decrypted"));
+    let headers = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,EF5B\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    assert!(error(headers).to_string().contains("decrypted"));
     let garbage = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     assert_eq!(error(garbage), KeyError::Malformed);
 }
