@@ -11,14 +11,13 @@
 //!
 //! Bounds: [`CONNECTIONS_MAX`] at a time, a request of [`REQUEST_BYTES_MAX`] within [`REQUEST_TIMEOUT`].
 
-mod socket;
-
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use grapevine_private_socket::{ListenError, PrivateListener, SocketFile, connect};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -117,17 +116,6 @@ struct Answer {
     bytes_out: Option<u64>,
 }
 
-/// Removes the socket file when the service ends.
-#[derive(Debug)]
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // If it is gone already, that is what was wanted.
-        let _gone = std::fs::remove_file(&self.0);
-    }
-}
-
 /// The listening side.
 #[derive(Debug)]
 pub struct ControlServer {
@@ -140,24 +128,24 @@ impl ControlServer {
     /// Listens in `directory`, which is made if it is not there. Waits a moment for a service that is about to leave it.
     pub async fn bind(directory: &Path) -> Result<Self, ControlError> {
         let path = directory.join(SOCKET_NAME);
-        std::fs::create_dir_all(directory)
-            .map_err(|source| ControlError::Io { path: path.clone(), source })?;
+        let failed = |source| ControlError::Io { path: path.clone(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
         let deadline = tokio::time::Instant::now() + IN_USE_TIMEOUT;
         let listener = loop {
-            match socket::listen(&path) {
+            match PrivateListener::bind(&path) {
                 Ok(listener) => break listener,
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                Err(ListenError::InUse) => {
                     if tokio::time::Instant::now() >= deadline {
                         return Err(ControlError::InUse { directory: directory.to_owned() });
                     }
                     tokio::time::sleep(IN_USE_INTERVAL).await;
                 }
-                Err(source) => return Err(ControlError::Io { path, source }),
+                Err(ListenError::NotASocket) => return Err(failed(io::ErrorKind::AlreadyExists.into())),
+                Err(ListenError::Io(source)) => return Err(failed(source)),
             }
         };
-        let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
-        let listener = listener.map_err(|source| ControlError::Io { path: path.clone(), source })?;
-        Ok(Self { _file: SocketFile(path), listener })
+        let (listener, _file) = listener.into_parts().map_err(failed)?;
+        Ok(Self { _file, listener: UnixListener::from_std(listener).map_err(failed)? })
     }
 
     /// Serves until `stop` is cancelled.
@@ -233,7 +221,7 @@ pub fn switch_fault(directory: &Path, channel: Option<&str>, fault: Fault) -> Re
 }
 
 fn exchange(directory: &Path, request: &Request) -> io::Result<Vec<u8>> {
-    let mut stream = socket::connect(&directory.join(SOCKET_NAME))?;
+    let mut stream = connect(&directory.join(SOCKET_NAME))?;
     stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
     stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;

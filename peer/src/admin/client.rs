@@ -7,7 +7,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 
 use super::protocol::{AdminResponse, Status, WireRequest};
-use super::{ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS, REQUEST_TIMEOUT_MS, SOCKET_NAME, socket};
+use super::{ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS, REQUEST_TIMEOUT_MS, SOCKET_NAME};
 
 /// Asks the peer that runs on a data directory.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ impl AdminClient {
     }
 
     fn exchange(&self, request: &WireRequest) -> io::Result<Vec<u8>> {
-        let mut stream = socket::connect(&self.path)?;
+        let mut stream = grapevine_private_socket::connect(&self.path)?;
         stream.set_write_timeout(Some(Duration::from_millis(REQUEST_TIMEOUT_MS)))?;
         // A little more than the peer takes at most, so that its own words arrive.
         let patience_ms = ANSWER_TIMEOUT_MS.saturating_add(REQUEST_TIMEOUT_MS);

@@ -25,15 +25,13 @@
 mod client;
 mod protocol;
 mod server;
-mod socket;
 
 pub use client::{AdminClient, AdminClientError};
 pub use protocol::{
     AdminCall, AdminRequest, AdminResponse, CatchUp, ChannelStatus, Equivocation, LeadershipStatus,
     MemberState, MemberStatus, Status, WireRequest,
 };
-pub use server::AdminServer;
-pub use socket::AdminSocketError;
+pub use server::{AdminServer, AdminSocketError};
 
 /// Name of the socket inside `peer.fileSystemPath`.
 pub const SOCKET_NAME: &str = "admin.sock";

@@ -1,11 +1,13 @@
 //! The side of the admin socket inside the running peer.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
+use grapevine_private_socket::{ListenError, PrivateListener, SocketFile};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -13,27 +15,44 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::protocol::{AdminCall, AdminRequest, AdminResponse, WireRequest};
-use super::socket::{self, AdminSocketError};
 use super::{
     ANSWER_TIMEOUT_MS, BLOCK_BYTES_MAX, CONNECTIONS_MAX, RANGES_MAX, REQUEST_BYTES_MAX, REQUEST_TIMEOUT_MS,
     SOCKET_NAME,
 };
+
+/// Why the admin socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminSocketError {
+    /// Another peer answers on this socket.
+    #[error(
+        "another peer already runs on {}; stop it, or give this one its own peer.fileSystemPath",
+        directory.display()
+    )]
+    InUse {
+        /// Data directory of both.
+        directory: PathBuf,
+    },
+    /// Something else has the socket's name.
+    #[error("{} is not a socket; move that file away", path.display())]
+    NotASocket {
+        /// The offending path.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("the admin socket {} could not be opened: {source}; check that its directory is writable", path.display())]
+    Io {
+        /// Path of the socket.
+        path: PathBuf,
+        /// Message of the operating system.
+        source: io::Error,
+    },
+}
 
 /// The listening admin socket. The file is removed when this is dropped.
 #[derive(Debug)]
 pub struct AdminServer {
     listener: UnixListener,
     file: SocketFile,
-}
-
-#[derive(Debug)]
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // If it is gone already, that is what was wanted.
-        let _gone = std::fs::remove_file(&self.0);
-    }
 }
 
 impl AdminServer {
@@ -45,16 +64,19 @@ impl AdminServer {
     pub fn bind(file_system_path: &Path) -> Result<Self, AdminSocketError> {
         let path = file_system_path.join(SOCKET_NAME);
         let failed = |source| AdminSocketError::Io { path: path.clone(), source };
-        let listener = socket::listen(&path)?;
-        let file = SocketFile(path.clone());
-        listener.set_nonblocking(true).map_err(failed)?;
+        let bound = PrivateListener::bind(&path).map_err(|error| match error {
+            ListenError::InUse => AdminSocketError::InUse { directory: file_system_path.to_owned() },
+            ListenError::NotASocket => AdminSocketError::NotASocket { path: path.clone() },
+            ListenError::Io(source) => failed(source),
+        })?;
+        let (listener, file) = bound.into_parts().map_err(failed)?;
         Ok(Self { listener: UnixListener::from_std(listener).map_err(failed)?, file })
     }
 
     /// Path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.file.0
+        self.file.path()
     }
 
     /// Serves until `stop` is cancelled. Requests go to `calls`; if that queue is full the caller waits within its time.
