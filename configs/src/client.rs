@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::document::Node;
 use crate::endpoint::Endpoint;
 use crate::error::{ConfigError, Finding, Origin, Problem, Warning, unless_any, without_place};
-use crate::load::{read_file, write_yaml};
+use crate::load::ConfigFile;
 use crate::orderer::OrdererConfig;
 use crate::peer::{FileKey, NOWHERE};
 use crate::reader::{Foreign, Reader, Section, Source};
@@ -57,25 +57,9 @@ pub struct ClientTls {
     pub server_host_override: Option<String>,
 }
 
-impl ClientConfig {
-    /// Reads a `client.yaml` or an `orderer.yaml`; `environment` is what `std::env::vars` gives (only
-    /// `ORDERER_…` variables matter, and only for an `orderer.yaml`).
-    ///
-    /// # Errors
-    /// [`ConfigError`], with every problem of the file at once.
-    pub fn load(
-        path: &Path,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<Warning>), ConfigError> {
-        let (text, name, directory) = read_file(path)?;
-        Self::parse(&text, &name, Some(&directory), environment)
-    }
-
-    /// Reads a text. `name` stands for the file in messages; relative paths are joined to `directory`.
-    ///
-    /// # Errors
-    /// As [`ClientConfig::load`].
-    pub fn parse(
+/// Takes a `client.yaml` or an `orderer.yaml`; only `ORDERER_…` variables matter, and only for an `orderer.yaml`.
+impl ConfigFile for ClientConfig {
+    fn parse(
         text: &str,
         name: &str,
         directory: Option<&Path>,
@@ -104,7 +88,9 @@ impl ClientConfig {
         let warnings = reader.finish(&node, &Foreign::NOTHING, || config.findings())?;
         Ok((config, warnings))
     }
+}
 
+impl ClientConfig {
     /// The configuration of an orderer that submits to itself.
     pub fn of_orderer(orderer: &OrdererConfig) -> Self {
         let general = &orderer.general;
@@ -140,14 +126,6 @@ impl ClientConfig {
     /// [`ConfigError::Invalid`] with every problem.
     pub fn validate(&self) -> Result<(), ConfigError> {
         unless_any(without_place(self.findings()))
-    }
-
-    /// The file that reads as this configuration.
-    ///
-    /// # Errors
-    /// [`ConfigError::Write`].
-    pub fn to_yaml(&self) -> Result<String, ConfigError> {
-        write_yaml(self)
     }
 
     fn findings(&self) -> Vec<Finding> {

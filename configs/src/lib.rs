@@ -38,6 +38,7 @@ pub use error::{ConfigError, Origin, Problem, Warning};
 pub use gossip::{
     DisseminationMode, ElectionConfig, GossipConfig, GossipOverrides, OnEquivocation, StateConfig,
 };
+pub use load::ConfigFile;
 pub use network::NetworkConfig;
 pub use orderer::OrdererConfig;
 pub use peer::{

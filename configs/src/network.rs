@@ -15,7 +15,7 @@ use crate::document::Node;
 use crate::endpoint::Endpoint;
 use crate::error::{ConfigError, Warning, unless_any, without_place};
 use crate::gossip::GossipOverrides;
-use crate::load::{read_file, write_yaml};
+use crate::load::ConfigFile;
 use crate::network_rules;
 use crate::peer::{ANY, NETWORK_ID};
 use crate::reader::{Foreign, Reader, Scalar, Section, Source};
@@ -210,24 +210,9 @@ impl Channel {
     }
 }
 
-impl NetworkConfig {
-    /// Reads a file. The environment is taken, as by the other configurations, but overrides nothing.
-    ///
-    /// # Errors
-    /// [`ConfigError`], with every problem of the file at once.
-    pub fn load(
-        path: &Path,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<Warning>), ConfigError> {
-        let (text, name, directory) = read_file(path)?;
-        Self::parse(&text, &name, Some(&directory), environment)
-    }
-
-    /// Reads a text. `name` stands for the file in messages.
-    ///
-    /// # Errors
-    /// As [`NetworkConfig::load`].
-    pub fn parse(
+/// The environment is taken, as by the other configurations, but overrides nothing.
+impl ConfigFile for NetworkConfig {
+    fn parse(
         text: &str,
         name: &str,
         directory: Option<&Path>,
@@ -245,21 +230,15 @@ impl NetworkConfig {
         }
         Ok((config, warnings))
     }
+}
 
+impl NetworkConfig {
     /// Judges a configuration that was built or changed in a program.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with every problem.
     pub fn validate(&self) -> Result<(), ConfigError> {
         unless_any(without_place(network_rules::findings(self)))
-    }
-
-    /// The file that reads as this configuration.
-    ///
-    /// # Errors
-    /// [`ConfigError::Write`].
-    pub fn to_yaml(&self) -> Result<String, ConfigError> {
-        write_yaml(self)
     }
 
     /// The organisation of this MSP id.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::document::Node;
 use crate::error::{ConfigError, Finding, Warning, unless_any, without_place};
 use crate::fabric;
-use crate::load::{read_file, write_yaml};
+use crate::load::ConfigFile;
 use crate::reader::{Reader, Section, Source};
 use crate::units::{ByteSize, Period};
 
@@ -107,24 +107,8 @@ pub struct BatchOverrides {
     pub preferred_max_bytes: Option<ByteSize>,
 }
 
-impl OrdererConfig {
-    /// Reads a file; `environment` is what `std::env::vars` gives.
-    ///
-    /// # Errors
-    /// [`ConfigError`], with every problem of the file at once.
-    pub fn load(
-        path: &Path,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<Warning>), ConfigError> {
-        let (text, name, directory) = read_file(path)?;
-        Self::parse(&text, &name, Some(&directory), environment)
-    }
-
-    /// Reads a text. `name` stands for the file in messages; relative paths are joined to `directory`.
-    ///
-    /// # Errors
-    /// As [`OrdererConfig::load`].
-    pub fn parse(
+impl ConfigFile for OrdererConfig {
+    fn parse(
         text: &str,
         name: &str,
         directory: Option<&Path>,
@@ -145,21 +129,15 @@ impl OrdererConfig {
         let warnings = reader.finish(&node, &fabric::ORDERER, || config.findings())?;
         Ok((config, warnings))
     }
+}
 
+impl OrdererConfig {
     /// Judges a configuration that was built in a program.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with every problem.
     pub fn validate(&self) -> Result<(), ConfigError> {
         unless_any(without_place(self.findings()))
-    }
-
-    /// The file that reads as this configuration.
-    ///
-    /// # Errors
-    /// [`ConfigError::Write`].
-    pub fn to_yaml(&self) -> Result<String, ConfigError> {
-        write_yaml(self)
     }
 
     /// Where to listen.

@@ -15,7 +15,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{ConfigError, Finding, Warning, unless_any, without_place};
 use crate::fabric;
 use crate::gossip::GossipConfig;
-use crate::load::{read_file, write_yaml};
+use crate::load::ConfigFile;
 use crate::reader::{Reader, Section, Source};
 use crate::units::{ByteSize, Period};
 
@@ -242,24 +242,8 @@ pub(crate) const NETWORK_ID: &str = "grapevine";
 pub(crate) const ANY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 pub(crate) const NOWHERE: Endpoint = Endpoint { host: String::new(), port: 0 };
 
-impl PeerConfig {
-    /// Reads a file; `environment` is what `std::env::vars` gives.
-    ///
-    /// # Errors
-    /// [`ConfigError`], with every problem of the file at once.
-    pub fn load(
-        path: &Path,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<Warning>), ConfigError> {
-        let (text, name, directory) = read_file(path)?;
-        Self::parse(&text, &name, Some(&directory), environment)
-    }
-
-    /// Reads a text. `name` stands for the file in messages; relative paths are joined to `directory`.
-    ///
-    /// # Errors
-    /// As [`PeerConfig::load`].
-    pub fn parse(
+impl ConfigFile for PeerConfig {
+    fn parse(
         text: &str,
         name: &str,
         directory: Option<&Path>,
@@ -281,21 +265,15 @@ impl PeerConfig {
         let warnings = reader.finish(&node, &fabric::CORE, || config.findings())?;
         Ok((config, warnings))
     }
+}
 
+impl PeerConfig {
     /// Judges a configuration that was built in a program.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with every problem.
     pub fn validate(&self) -> Result<(), ConfigError> {
         unless_any(without_place(self.findings()))
-    }
-
-    /// The file that reads as this configuration.
-    ///
-    /// # Errors
-    /// [`ConfigError::Write`].
-    pub fn to_yaml(&self) -> Result<String, ConfigError> {
-        write_yaml(self)
     }
 
     /// The address peers of the own organisation are told: `gossip.endpoint`, `peer.address` or

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use grapevine_configs::{
-    ClientConfig, ConfigError, GossipConfig, NetworkConfig, OrdererConfig, PeerConfig, Period,
+    ClientConfig, ConfigError, ConfigFile, GossipConfig, NetworkConfig, OrdererConfig, PeerConfig, Period,
 };
 
 const ORDERER: &str = "\

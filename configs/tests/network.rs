@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use grapevine_configs::network::{KeyAlgorithm, full_name};
-use grapevine_configs::{GossipConfig, NetworkConfig, Period};
+use grapevine_configs::{ConfigFile, GossipConfig, NetworkConfig, Period};
 
 const GOOD: &str = "\
 network: { id: test, algorithm: ecdsa }

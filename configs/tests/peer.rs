@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use grapevine_configs::{ConfigError, DisseminationMode, GossipConfig, PeerConfig, Period, Warning};
+use grapevine_configs::{
+    ConfigError, ConfigFile, DisseminationMode, GossipConfig, PeerConfig, Period, Warning,
+};
 
 const GOOD: &str = "\
 peer:

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use grapevine_configs::ConfigFile;
 use grapevine_network::{Interrupt, Network, NetworkBuilder, NetworkConfig};
 
 /// The channel.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use grapevine_configs::NetworkConfig;
+use grapevine_configs::{ConfigFile, NetworkConfig};
 
 use crate::binaries::Binaries;
 use crate::error::NetworkError;

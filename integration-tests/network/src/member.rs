@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use grapevine_configs::{OrdererConfig, PeerConfig};
+use grapevine_configs::{ConfigFile, OrdererConfig, PeerConfig};
 
 use crate::error::NetworkError;
 use crate::plan::Place;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use grapevine_configs::{Endpoint, NetworkConfig};
+use grapevine_configs::{ConfigFile, Endpoint, NetworkConfig};
 
 use crate::error::NetworkError;
 use crate::links::Links;

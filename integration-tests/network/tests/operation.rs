@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use grapevine_configs::PeerConfig;
+use grapevine_configs::{ConfigFile, PeerConfig};
 use grapevine_network::{Network, NetworkError, Payload};
 
 const SOON: Duration = Duration::from_secs(30);

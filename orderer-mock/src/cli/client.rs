@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use grapevine_configs::{ClientConfig, ClientSection, Endpoint, Period};
+use grapevine_configs::{ClientConfig, ClientSection, ConfigFile, Endpoint, Period};
 use grapevine_orderer_mock::client::{ClientOptions, ClientTls};
 
 use crate::{log_warnings, read, read_all};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use grapevine_channels::ChannelId;
-use grapevine_configs::OrdererConfig;
+use grapevine_configs::{ConfigFile, OrdererConfig};
 use grapevine_orderer_mock::control::switch_fault;
 use grapevine_orderer_mock::faults::Fault;
 

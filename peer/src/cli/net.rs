@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use grapevine_configs::NetworkConfig;
+use grapevine_configs::{ConfigFile, NetworkConfig};
 
 use super::{output, settings};
 use crate::net_init::{ProcessKind, net_init};

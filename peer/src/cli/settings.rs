@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use grapevine_channels::ChannelId;
-use grapevine_configs::{PeerConfig, Warning};
+use grapevine_configs::{ConfigFile, PeerConfig, Warning};
 
 use crate::ledger::DIRECTORY;
 

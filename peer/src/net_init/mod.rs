@@ -32,7 +32,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use grapevine_channels::config::ConfigError as ChannelConfigError;
-use grapevine_configs::{ConfigError, NetworkConfig};
+use grapevine_configs::{ConfigError, ConfigFile, NetworkConfig};
 use grapevine_crypto::issue::IssueError;
 
 /// What was made.

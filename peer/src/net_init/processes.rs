@@ -6,8 +6,8 @@ use grapevine_configs::network::{Orderer, Organization, Peer};
 use grapevine_configs::orderer::{Authentication, BatchOverrides, FileLedger, General, OrdererTls};
 use grapevine_configs::peer::{AuthenticationConfig, LimitsConfig, NetworkSection, PeerSection};
 use grapevine_configs::{
-    ClientConfig, ClientSection, ClientTls, DeliverServiceConfig, Endpoint, FileKey, GossipConfig,
-    NetworkConfig, OrdererConfig, PeerConfig, Period, TlsConfig,
+    ClientConfig, ClientSection, ClientTls, ConfigFile, DeliverServiceConfig, Endpoint, FileKey,
+    GossipConfig, NetworkConfig, OrdererConfig, PeerConfig, Period, TlsConfig,
 };
 
 use super::material::{orderer_organization_dir, peer_organization_dir};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use grapevine_channels::block::Block;
 use grapevine_channels::config::ChannelConfig;
 use grapevine_configs::network::KeyAlgorithm;
-use grapevine_configs::{ClientConfig, NetworkConfig, OrdererConfig, PeerConfig, Period};
+use grapevine_configs::{ClientConfig, ConfigFile, NetworkConfig, OrdererConfig, PeerConfig, Period};
 use grapevine_crypto::{Algorithm, LocalMsp, MspId, Role};
 
 use super::{InitReport, NetInitError, ProcessKind, net_init};

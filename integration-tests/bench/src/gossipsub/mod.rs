@@ -40,7 +40,7 @@ use grapevine_block_trace::BlockTrace;
 use grapevine_channels::block::{AuthenticBlock, BLOCK_SIZE_MAX, Block};
 use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::verify::BlockVerifier;
-use grapevine_configs::{NetworkConfig, PeerConfig};
+use grapevine_configs::{ConfigFile, NetworkConfig, PeerConfig};
 use grapevine_crypto::{LocalMsp, MspId};
 use grapevine_peer::admin::AdminServer;
 use grapevine_peer::deliver::{ClientCertificate, DeliverClient, DeliverConfig, DeliverEndpoint, DeliverTls};
