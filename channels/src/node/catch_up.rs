@@ -1,6 +1,6 @@
 //! Catching up: headers and blocks that are asked for, the room they may take, and how the channel does.
 
-use grapevine_crypto::PkiId;
+use grapevine_crypto::{Digest, PkiId};
 
 use super::{Event, Node, Output, Penalty, Rejection, Ticket, Verifying};
 use crate::ChannelId;
@@ -59,6 +59,9 @@ impl Node {
                     }
                 }
                 Ask::Orderer { pull } => self.pull_as_last_resort(id, pull),
+                Ask::OwnHash { peer, number } => {
+                    self.outputs.push_back(Output::LookUp { channel: id.clone(), number, peer });
+                }
                 Ask::Diverged { peer, number, own, theirs } => {
                     self.event(Event::Diverged { channel: id.clone(), peer, number, own, theirs });
                 }
@@ -78,6 +81,21 @@ impl Node {
             channel.orderer_again_at = None;
             Output::StopDeliver { channel: id.clone() }
         });
+    }
+
+    /// The ledger's hash at the tip of a member that is far behind.
+    pub(super) fn handle_looked_up(
+        &mut self,
+        now: Time,
+        id: &ChannelId,
+        number: u64,
+        peer: PkiId,
+        hash: Option<Digest>,
+    ) {
+        if let (Some(channel), Some(hash)) = (self.channels.get_mut(id), hash) {
+            channel.reconciliation.handle_own_hash(now, peer, number, hash);
+        }
+        self.reconcile(now, id);
     }
 
     /// Bytes that may be asked for beyond what is: one bound for all channels and all ways a block comes.

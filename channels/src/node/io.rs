@@ -212,6 +212,17 @@ pub enum Input {
         /// Header hash of the committed block of its number; `None` if it could not be read.
         kept: Option<Digest>,
     },
+    /// The answer to [`Output::LookUp`].
+    LookedUp {
+        /// The channel.
+        channel: ChannelId,
+        /// The block.
+        number: u64,
+        /// Whose tip it is.
+        peer: PkiId,
+        /// Header hash of the committed block; `None` if it could not be read.
+        hash: Option<Digest>,
+    },
     /// A block of [`Output::SendBlock`] could not be sent: the peer's queue is full, or the ledger failed.
     NotSent {
         /// To.
@@ -305,6 +316,15 @@ pub enum Output {
         channel: ChannelId,
         /// The block.
         block: AuthenticBlock,
+    },
+    /// Look up the header hash of a committed block, and answer with [`Input::LookedUp`].
+    LookUp {
+        /// The channel.
+        channel: ChannelId,
+        /// The block.
+        number: u64,
+        /// Whose tip it is.
+        peer: PkiId,
     },
     /// Verify the signatures of headers in the worker pool and answer with [`Input::HeadersVerified`].
     VerifyHeaders {

@@ -260,6 +260,9 @@ impl Node {
             Input::OrdererProbe { channel, found } => self.handle_probe(now, &channel, found),
             Input::Verified { ticket, result } => self.handle_verified(now, ticket, result),
             Input::Compared { channel, block, kept } => self.handle_compared(&channel, block, kept),
+            Input::LookedUp { channel, number, peer, hash } => {
+                self.handle_looked_up(now, &channel, number, peer, hash);
+            }
             Input::Committed { channel, height, tip } => self.handle_committed(now, &channel, height, tip),
             Input::Lost { channel, numbers } => self.handle_lost(now, &channel, &numbers),
             Input::Restored { channel, number, peer, result } => {

@@ -121,8 +121,15 @@ impl Reconciliation {
     /// Compares the tip that a peer told with the own chain, as far as that reaches.
     pub(super) fn compare(&mut self, peer: PkiId, chain: &Chain) {
         let Some(source) = self.sources.get_mut(&peer) else { return };
-        let Some((number, theirs)) = source.tip else { return };
-        let Some(own) = chain.hash_at(number).filter(|_| number < chain.height()) else { return };
+        let Some((number, theirs)) = source.tip.filter(|(number, _)| *number < chain.height()) else {
+            return;
+        };
+        let Some(own) = chain.hash_at(number) else {
+            if source.looked_up.replace(number) != Some(number) {
+                self.said.push(Ask::OwnHash { peer, number });
+            }
+            return;
+        };
         if own == theirs {
             let held = self.confirmation.by_organization.entry(source.organization.clone()).or_default();
             *held = (*held).max(number);
@@ -130,6 +137,26 @@ impl Reconciliation {
             source.diverges = true;
             self.search = Some(Search { peer, differs: number, theirs, first: number, deadline: None });
         }
+    }
+
+    /// What the ledger has at the number of a peer's tip that is no longer in memory.
+    pub fn handle_own_hash(&mut self, now: Time, peer: PkiId, number: u64, own: Digest) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        let Some((_, theirs)) = source.tip.filter(|(tip, theirs)| *tip == number && *theirs != own) else {
+            return;
+        };
+        if std::mem::replace(&mut source.diverges, true) {
+            return;
+        }
+        self.report(peer, number, own, theirs);
+        self.changed(now);
+    }
+
+    fn report(&mut self, peer: PkiId, number: u64, own: Digest, theirs: Digest) {
+        self.counters.diverged += 1;
+        self.said.push(Ask::Diverged { peer, number, own, theirs });
+        // The block itself is the evidence, if orderers signed it.
+        self.said.push(Ask::Blocks { peer, numbers: vec![number] });
     }
 
     /// A peer's header of this number does not link to the own chain: the difference lies below.
@@ -200,10 +227,7 @@ impl Reconciliation {
             return true;
         }
         self.search = None;
-        self.counters.diverged += 1;
-        self.said.push(Ask::Diverged { peer, number, own, theirs });
-        // The block itself is the evidence, if orderers signed it.
-        self.said.push(Ask::Blocks { peer, numbers: vec![number] });
+        self.report(peer, number, own, theirs);
         self.changed(now);
         true
     }

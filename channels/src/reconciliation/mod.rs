@@ -30,14 +30,16 @@
 //! does not lead too, until nothing is missing.
 //!
 //! *Comparing*: both ends compare the other's tip hash with their own chain. If they differ, the first differing block is searched by
-//! headers, reported, and fetched: if orderers signed it, it is the evidence; if not, its sender is to blame.
+//! headers, reported, and fetched: if orderers signed it, it is the evidence; if not, its sender is to blame. A tip older than the hashes
+//! that the chain remembers ([`HASHES_MAX`](crate::chain::HASHES_MAX)) is looked up in the ledger, and reported as it stands if it differs: whoever is
+//! so far behind meets the difference himself, when headers from above do not link to his tip, and searches.
 //!
 //! *Ready*: a peer is ready once it was level with what is proven and its tip was confirmed by an orderer or by peers of two
 //! organisations; [`NotReady`] says why not, with numbers.
 //!
 //! # Bounds
 //! Sources: the connected members. Digest numbers a source: [`CLAIMS_PER_PEER_MAX`]. Blocks asked of one: [`ASKED_PER_SOURCE_MAX`] and
-//! [`WINDOW_BYTES_MAX`]. Headers ahead: [`HEADERS_AHEAD_MAX`] and about [`HEADERS_AHEAD_BYTES_MAX`]; open ranges [`HEADER_RANGES_MAX`].
+//! [`WINDOW_BYTES_MAX`]. Old tips being looked up: one a source, each number once. Headers ahead: [`HEADERS_AHEAD_MAX`] and about [`HEADERS_AHEAD_BYTES_MAX`]; open ranges [`HEADER_RANGES_MAX`].
 //!
 //! # Attacks
 //! A huge height costs one request for headers, then the claimant rests. Silence costs its window once in each rest. A block that does not
@@ -160,6 +162,14 @@ pub enum Ask {
     Orderer {
         /// Begin.
         pull: bool,
+    },
+    /// Look up the header hash of an own block that is no longer in memory, for the tip of a peer; the answer is
+    /// [`Reconciliation::handle_own_hash`].
+    OwnHash {
+        /// The peer.
+        peer: PkiId,
+        /// The block.
+        number: u64,
     },
     /// A peer's history differs from the own one.
     Diverged {

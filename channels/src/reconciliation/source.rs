@@ -38,6 +38,8 @@ pub(super) struct Source {
     pub(super) tip: Option<(u64, Digest)>,
     /// Its history differs from the own one, and that was looked into.
     pub(super) diverges: bool,
+    /// Number of its tip for which the ledger was asked last.
+    pub(super) looked_up: Option<u64>,
     height: u64,
     claimed: BTreeSet<u64>,
     asked: BTreeMap<u64, Asked>,
@@ -57,6 +59,7 @@ impl Source {
             own_organization,
             tip: None,
             diverges: false,
+            looked_up: None,
             height: 0,
             claimed: BTreeSet::new(),
             asked: BTreeMap::new(),

@@ -38,6 +38,11 @@ impl Simulation {
                 let kept = self.hosts[peer].committed(channel, block.number()).map(AuthenticBlock::hash);
                 self.feed(peer, cause, Input::Compared { channel: id, block, kept })
             }
+            Output::LookUp { channel: id, number, peer: whose } => {
+                let channel = self.channel(&id)?;
+                let hash = self.hosts[peer].committed(channel, number).map(AuthenticBlock::hash);
+                self.feed(peer, cause, Input::LookedUp { channel: id, number, peer: whose, hash })
+            }
             // Nobody's organisation is removed here, so there are no guests to send away.
             Output::Disconnect { reason, .. } => {
                 Err(format!("{} sends a member away: {reason}", self.truth.name(peer)))

@@ -282,6 +282,9 @@ impl Core {
             Finding::Compared { channel, block, kept } => {
                 self.feed(Input::Compared { channel, block, kept });
             }
+            Finding::LookedUp { channel, number, peer, hash } => {
+                self.feed(Input::LookedUp { channel, number, peer, hash });
+            }
         }
     }
 
@@ -522,6 +525,7 @@ impl Core {
                 }
             }
             Output::Compare { channel, block } => self.verifier.compare(channel, block),
+            Output::LookUp { channel, number, peer } => self.verifier.look_up(channel, number, peer),
             Output::Commit { channel, block } => self.commit(channel, block),
             Output::Restore { channel, number, peer, body } => {
                 self.restorer.restore(channel, number, peer, body);

@@ -500,6 +500,46 @@ fn a_diverging_history_is_found_at_the_first_difference() {
     }
 }
 
+/// The tip of a member that is far behind is compared with the ledger: once for each number, and reported once.
+#[test]
+fn a_tip_older_than_the_remembered_hashes_is_looked_up() {
+    let behind = 10;
+    let own = blocks(crate::chain::HASHES_MAX as u64 + behind + 1, 100);
+    let (mut machine, mut chain) = (new(&[true, true]), chain());
+    for some in own[1..].chunks(64) {
+        commit(&mut chain, some);
+    }
+    assert_eq!(chain.hash_at(behind), None, "it is no longer in memory");
+    ask(&mut machine, at(0), &chain);
+    let theirs = Digest([7; 32]);
+    let place = behind as usize;
+    let lookups = |asks: &[Ask]| asks.iter().filter(|ask| matches!(ask, Ask::OwnHash { .. })).count();
+    for (index, tip) in [(0, own[place].hash()), (1, theirs)] {
+        for _ in 0..3 {
+            machine.handle_state(at(1), peer(index), behind + 1, Some(tip), &chain);
+        }
+        let asks = ask(&mut machine, at(1), &chain);
+        assert!(asks.contains(&Ask::OwnHash { peer: peer(index), number: behind }));
+        assert_eq!(lookups(&asks), 1, "once for each number");
+    }
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        machine.handle_own_hash(at(2), peer(0), behind, own[place].hash());
+        machine.handle_own_hash(at(2), peer(1), behind, own[place].hash());
+        machine.handle_own_hash(at(2), peer(1), behind - 1, own[place - 1].hash());
+        machine.handle_own_hash(at(2), peer(2), behind, theirs);
+        said.extend(ask(&mut machine, at(2), &chain));
+    }
+    said.retain(|ask| !matches!(ask, Ask::State { .. }));
+    let diverged = Ask::Diverged { peer: peer(1), number: behind, own: own[place].hash(), theirs };
+    assert_eq!(said, vec![diverged, Ask::Blocks { peer: peer(1), numbers: vec![behind] }]);
+    assert_eq!(machine.counters().diverged, 1);
+
+    // It goes on, so another number is looked up.
+    machine.handle_state(at(3), peer(0), behind + 2, Some(own[place + 1].hash()), &chain);
+    assert_eq!(lookups(&ask(&mut machine, at(3), &chain)), 1);
+}
+
 #[test]
 fn readiness_needs_sources_the_blocks_and_two_organisations() {
     let (own, mut chain) = (blocks(40, 1_000), chain());

@@ -159,6 +159,7 @@ impl World {
                 }
                 // Without an orderer nothing comes of it.
                 Ask::Orderer { .. } => {}
+                Ask::OwnHash { .. } => {}
                 Ask::Diverged { .. } => panic!("nobody diverges"),
             }
         }
