@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use grapevine_crypto::{Identity, MspId};
 use prost::Message as _;
 
-use crate::block::AuthenticBlock;
+use crate::block::{AuthenticBlock, Block};
 use crate::config::{ChannelConfig, ConfigError, OrgConfig};
 use crate::policy::{PolicyError, SignedData};
 use crate::proto::common::{Envelope, HeaderType, SignatureHeader};
@@ -142,7 +142,7 @@ impl ChannelConfig {
         if number <= self.config_block_number() {
             return Err(update(ConfigUpdateError::NotLater(self.config_block_number())));
         }
-        let last_update = last_update(block).map_err(update)?;
+        let last_update = last_update(block.block()).map_err(update)?;
         let expected = propose(self, &last_update).map_err(update)?;
         if next.sequence() != expected.sequence {
             let (expected, actual) = (expected.sequence, next.sequence());
@@ -184,22 +184,32 @@ fn check_msp_ids(current: &ChannelConfig, next: &ChannelConfig) -> Result<(), Co
     Ok(())
 }
 
-fn last_update(block: &AuthenticBlock) -> Result<Envelope, ConfigUpdateError> {
+/// The update that a config block carries, for people to read.
+pub(crate) fn carried_update(block: &Block) -> Result<ConfigUpdate, ConfigUpdateError> {
+    open_update(&last_update(block)?).map(|(_, update)| update)
+}
+
+fn last_update(block: &Block) -> Result<Envelope, ConfigUpdateError> {
     let missing = || ConfigUpdateError::Decode("there is none in the block".to_owned());
-    let transaction = block.block().transactions().first().ok_or_else(missing)?;
+    let transaction = block.transactions().first().ok_or_else(missing)?;
     let view = transaction_payload(transaction)?;
     let envelope = ConfigEnvelope::decode(view.payload).map_err(decode_error)?;
     envelope.last_update.ok_or_else(missing)
 }
 
-/// Applies an update to a config; all rules but the comparison with what a block carries.
-fn propose(current: &ChannelConfig, update: &Envelope) -> Result<Config, ConfigUpdateError> {
+fn open_update(update: &Envelope) -> Result<(ConfigUpdateEnvelope, ConfigUpdate), ConfigUpdateError> {
     let view = transaction_payload(&update.encode_to_vec().into())?;
     if view.header_type != HeaderType::ConfigUpdate as i32 {
         return Err(ConfigUpdateError::NotAnUpdate(view.header_type));
     }
     let envelope = ConfigUpdateEnvelope::decode(view.payload).map_err(decode_error)?;
     let update = ConfigUpdate::decode(envelope.config_update.as_slice()).map_err(decode_error)?;
+    Ok((envelope, update))
+}
+
+/// Applies an update to a config; all rules but the comparison with what a block carries.
+fn propose(current: &ChannelConfig, update: &Envelope) -> Result<Config, ConfigUpdateError> {
+    let (envelope, update) = open_update(update)?;
     if update.channel_id != current.channel_id().as_str() {
         return Err(ConfigUpdateError::OtherChannel(update.channel_id.chars().take(64).collect()));
     }

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use serde::Serialize;
 
-use super::difference::{ConfigChange, config_difference};
+use super::difference::{ConfigChange, config_difference, update_difference};
 use super::identity::IdentityDescription;
 use super::{printable, utc};
 use crate::block::Block;
 use crate::config::ChannelConfig;
+use crate::config_update::carried_update;
 use crate::proto::common::{HeaderType, IdentifierHeader, Metadata, MetadataSignature, SignatureHeader};
 use crate::sign::signed_bytes;
 use crate::transaction::transaction_payload;
@@ -50,6 +51,9 @@ pub struct BlockDescription {
     /// What its config changes of the config before; `None` if it carries none or that one was not at hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_difference: Option<Vec<ConfigChange>>,
+    /// What its config update writes, if the config before was not at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_update: Option<Vec<ConfigChange>>,
 }
 
 /// A signature on a block.
@@ -122,9 +126,14 @@ impl BlockDescription {
             transactions: transactions
                 .map(|(index, envelope)| transaction(index, envelope, members.map(AsRef::as_ref)))
                 .collect(),
+            config_update: if in_force.is_none() { update(block) } else { None },
             config_difference: difference(block, in_force.map(AsRef::as_ref)),
         }
     }
+}
+
+fn update(block: &Block) -> Option<Vec<ConfigChange>> {
+    carried_update(block).ok().map(|update| update_difference(&update))
 }
 
 fn difference(block: &Block, before: Option<&ChannelConfig>) -> Option<Vec<ConfigChange>> {

@@ -13,7 +13,8 @@ use serde::Serialize;
 use super::{msp, policy, printable};
 use crate::config::ChannelConfig;
 use crate::proto::configtx::{
-    BlockDataHashingStructure, Capabilities, ConfigGroup, HashingAlgorithm, OrdererAddresses, Orderers,
+    BlockDataHashingStructure, Capabilities, ConfigGroup, ConfigUpdate, HashingAlgorithm, OrdererAddresses,
+    Orderers,
 };
 use crate::proto::orderer::{
     BatchSize, BatchTimeout, ChannelRestrictions, ConsensusType, RaftConfigMetadata,
@@ -47,6 +48,30 @@ pub fn config_difference(before: &ChannelConfig, after: &ChannelConfig) -> Vec<C
     changes
 }
 
+/// What the update of a config block writes, as far as it is not what the update expects to be there; what stood there
+/// before it does not say.
+pub(super) fn update_difference(update: &ConfigUpdate) -> Vec<ConfigChange> {
+    let lines = |set: &Option<ConfigGroup>| {
+        let mut lines = Lines::default();
+        if let Some(root) = set {
+            lines.add_group(ROOT, root);
+        }
+        lines
+    };
+    let (read, write) = (lines(&update.read_set), lines(&update.write_set));
+    let mut changes = compare(&read.shown, &write.shown);
+    for change in compare(&read.elements, &write.elements) {
+        if !changes.iter().any(|shown| is_within(&shown.path, &change.path)) {
+            changes.push(change);
+        }
+    }
+    // Groups that are only passed through stand in the write set without their policies.
+    changes.retain(|change| change.after.is_some() && !change.path.ends_with("/mod_policy"));
+    changes.iter_mut().for_each(|change| change.before = None);
+    changes.sort_by(|left, right| left.path.cmp(&right.path));
+    changes
+}
+
 fn is_within(path: &str, element: &str) -> bool {
     path.strip_prefix(element).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -76,7 +101,7 @@ impl Lines {
         lines
     }
 
-    /// Three levels, since the config has been parsed.
+    /// Three levels in a config that has been parsed, else as many as the protobuf decoder lets through.
     fn add_group(&mut self, path: &str, group: &ConfigGroup) {
         self.add_mod_policy(path, &group.mod_policy);
         for (name, child) in &group.groups {

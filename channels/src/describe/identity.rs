@@ -26,6 +26,10 @@ pub struct IdentityDescription {
 impl IdentityDescription {
     /// Describes `serialized`; checks membership too if `config` is given.
     pub(super) fn new(serialized: &[u8], config: Option<&ChannelConfig>) -> Self {
+        // That of a genesis block: nobody.
+        if serialized.is_empty() {
+            return Self::default();
+        }
         match config.map(|config| config.identify(serialized)) {
             Some(Ok(identity)) => Self::of_member(&identity),
             Some(Err(error)) => {

@@ -114,6 +114,37 @@ fn a_change_of_something_unknown_is_told_by_digest() {
     assert!(changes[0].after.as_deref().unwrap().starts_with("4 bytes, SHA-256 "));
 }
 
+/// A file stands alone: then the update itself says what it writes.
+#[test]
+fn a_config_block_without_the_config_before_shows_its_update() {
+    let blocks = blocks("ecdsa");
+    let shown = |number: usize, config: Option<usize>| {
+        let config = config.map(|number| config_of(&blocks[number]));
+        let shown = serde_json::to_value(BlockDescription::new(&blocks[number], config.as_ref())).unwrap();
+        (shown["config_update"].clone(), shown["config_difference"].clone())
+    };
+    let anchor = json!([{ "path": "/Channel/Application/Org2MSP/AnchorPeers", "before": null, "after": "peer1.org2.example.com:7051" }]);
+    assert_eq!(shown(4, None), (anchor, json!(null)));
+    let (update, _) = shown(6, None);
+    assert_eq!(
+        update[1],
+        json!({ "path": "/Channel/Orderer/BatchSize/max_message_count", "before": null, "after": "1" })
+    );
+    assert!(
+        update
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|change| change["path"].as_str().unwrap().starts_with("/Channel/Orderer/BatchSize/"))
+    );
+    let (update, difference) = shown(4, Some(0));
+    assert!(update.is_null() && difference.is_array());
+    assert_eq!(shown(5, None), (json!(null), json!(null)));
+    assert_eq!(shown(0, None).0, json!(null));
+    let creator = BlockDescription::new(&blocks[0], None).transactions[0].creator.clone();
+    assert_eq!((creator.msp_id, creator.problem), (String::new(), None), "nobody made the genesis block");
+}
+
 #[test]
 fn a_config_in_full() {
     let config = serde_json::to_value(ConfigDescription::new(&config_of(&blocks("ed25519")[6]))).unwrap();

@@ -1,7 +1,8 @@
 //! `grapevine block show`: a block as people read it.
 //!
 //! From a peer's ledger the config in force is at hand, so signatures are checked and config changes shown. A file stands
-//! alone: give the block of the config in force by `--config-block` for the same.
+//! alone: give the block of the config in force by `--config-block` for the same. Without it a config block shows what its
+//! update writes.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -85,7 +86,10 @@ fn render(block: &BlockDescription) -> String {
     render_signers(&mut text, &block.signers);
     render_transactions(&mut text, &block.transactions);
     if let Some(changes) = &block.config_difference {
-        render_changes(&mut text, changes);
+        render_changes(&mut text, "CONFIG CHANGES", changes);
+    }
+    if let Some(written) = &block.config_update {
+        render_changes(&mut text, "CONFIG UPDATE (what stood there before: --config-block)", written);
     }
     text
 }
@@ -136,8 +140,8 @@ fn render_transactions(text: &mut String, transactions: &[TransactionDescription
     text.push_str(&output::table(&rows));
 }
 
-fn render_changes(text: &mut String, changes: &[ConfigChange]) {
-    line(text, "\nCONFIG CHANGES");
+fn render_changes(text: &mut String, heading: &str, changes: &[ConfigChange]) {
+    line(text, &format!("\n{heading}"));
     if changes.is_empty() {
         line(text, "none but version numbers");
     }
