@@ -93,7 +93,40 @@ pub struct FilteredTransaction {
     /// A `protos.TxValidationCode`; 254 is NOT_VALIDATED.
     #[prost(int32, tag = "3")]
     pub tx_validation_code: i32,
-    /// `protos.FilteredTransactionActions`, unused here.
-    #[prost(bytes = "bytes", optional, tag = "4")]
-    pub transaction_actions: Option<Bytes>,
+    /// Of an endorser transaction: its chaincode events.
+    #[prost(message, optional, tag = "4")]
+    pub transaction_actions: Option<FilteredTransactionActions>,
+}
+
+/// `protos.FilteredTransactionActions`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct FilteredTransactionActions {
+    /// One for each action with an event.
+    #[prost(message, repeated, tag = "1")]
+    pub chaincode_actions: Vec<FilteredChaincodeAction>,
+}
+
+/// `protos.FilteredChaincodeAction`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct FilteredChaincodeAction {
+    /// The event, without its payload.
+    #[prost(message, optional, tag = "1")]
+    pub chaincode_event: Option<ChaincodeEvent>,
+}
+
+/// `protos.ChaincodeEvent`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ChaincodeEvent {
+    /// The chaincode that raised it.
+    #[prost(string, tag = "1")]
+    pub chaincode_id: String,
+    /// The transaction.
+    #[prost(string, tag = "2")]
+    pub tx_id: String,
+    /// Its name.
+    #[prost(string, tag = "3")]
+    pub event_name: String,
+    /// What it carries.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub payload: Bytes,
 }

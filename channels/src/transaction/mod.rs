@@ -8,6 +8,7 @@
 
 mod build;
 mod canonical;
+mod events;
 
 use std::ops::Range;
 
@@ -17,6 +18,7 @@ pub use build::{
     EnvelopeHeader, NONCE_LENGTH, endorser_transaction, seek_envelope, signed_envelope, transaction_id,
 };
 pub use canonical::{check_canonical, check_transactions};
+pub use events::chaincode_events;
 
 use crate::policy::SignedData;
 use crate::protobuf::{Fields, Value, WireError};

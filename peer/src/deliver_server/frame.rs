@@ -5,10 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{BLOCK_SIZE_MAX, Block, BlockError};
-use grapevine_channels::proto::common::Status;
+use grapevine_channels::proto::common::{HeaderType, Status};
 use grapevine_channels::proto::peer::deliver_response::Type;
-use grapevine_channels::proto::peer::{DeliverResponse, FilteredBlock, FilteredTransaction};
-use grapevine_channels::transaction::transaction_payload;
+use grapevine_channels::proto::peer::{
+    DeliverResponse, FilteredBlock, FilteredChaincodeAction, FilteredTransaction, FilteredTransactionActions,
+};
+use grapevine_channels::transaction::{chaincode_events, transaction_payload};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use tokio::sync::OwnedSemaphorePermit;
@@ -112,16 +114,25 @@ fn put_prefix(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
 }
 
+fn actions(payload: &Bytes) -> Option<FilteredTransactionActions> {
+    let events = chaincode_events(payload)?.into_iter();
+    let action = |event| FilteredChaincodeAction { chaincode_event: Some(event) };
+    Some(FilteredTransactionActions { chaincode_actions: events.map(action).collect() })
+}
+
 /// One entry for each transaction, in order. One that cannot be read has neither id nor type, where Fabric leaves it out.
 fn filtered(channel: &ChannelId, block: &Block) -> FilteredBlock {
     let entry = |transaction: &Bytes| {
-        let (txid, r#type) =
-            transaction_payload(transaction).map(|view| (view.tx_id, view.header_type)).unwrap_or_default();
+        let tx_validation_code = NOT_VALIDATED.into();
+        let Ok(view) = transaction_payload(transaction) else {
+            return FilteredTransaction { tx_validation_code, ..FilteredTransaction::default() };
+        };
+        let is_endorsed = view.header_type == HeaderType::EndorserTransaction as i32;
         FilteredTransaction {
-            txid,
-            r#type,
-            tx_validation_code: NOT_VALIDATED.into(),
-            transaction_actions: None,
+            transaction_actions: is_endorsed.then(|| actions(&view.payload)).flatten(),
+            txid: view.tx_id,
+            r#type: view.header_type,
+            tx_validation_code,
         }
     };
     FilteredBlock {

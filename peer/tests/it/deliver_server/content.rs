@@ -39,7 +39,16 @@ async fn filtered_blocks_list_every_transaction_as_not_validated() {
     let good = fixture.transaction(b"payload");
     let id = transaction_payload(&good).unwrap().tx_id;
     let junk = Bytes::from_static(b"\xff\xff\xff");
-    fixture.append(vec![good, junk]);
+    // Transaction → action → endorsed action → response → chaincode action → event {"assets", name "sold"}.
+    let nest = |fields: &[u8], bytes: Vec<u8>| {
+        fields
+            .iter()
+            .rev()
+            .fold(bytes, |inner, field| [&[field << 3 | 2, inner.len() as u8], &inner[..]].concat())
+    };
+    let event = [nest(&[1], b"assets".to_vec()), nest(&[3], b"sold".to_vec())].concat();
+    let eventful = fixture.transaction(&nest(&[1, 2, 2, 1, 2, 2], event));
+    fixture.append(vec![good, junk, eventful]);
     fixture.channels.committed(&channel(), 2);
     let mut client = fixture.open(FILTERED).await;
     client.seek(&blocks(0, 1)).await;
@@ -48,13 +57,19 @@ async fn filtered_blocks_list_every_transaction_as_not_validated() {
     assert_eq!(genesis.filtered_transactions[0].r#type, HeaderType::Config as i32);
     let block = client.filtered().await;
     assert_eq!(block.number, 1);
-    let [first, second] = &block.filtered_transactions[..] else { panic!("{block:?}") };
+    let [first, second, third] = &block.filtered_transactions[..] else { panic!("{block:?}") };
     assert_eq!((first.txid.as_str(), first.r#type), (id.as_str(), HeaderType::EndorserTransaction as i32));
     assert_eq!((second.txid.as_str(), second.r#type), ("", 0));
-    for transaction in [first, second] {
+    for transaction in [first, second, third] {
         assert_eq!(transaction.tx_validation_code, 254);
-        assert_eq!(transaction.transaction_actions, None);
     }
+    assert_eq!((&first.transaction_actions, &second.transaction_actions), (&None, &None));
+    let actions = &third.transaction_actions.as_ref().unwrap().chaincode_actions;
+    let event = actions[0].chaincode_event.as_ref().unwrap();
+    assert_eq!(
+        (event.chaincode_id.as_str(), event.event_name.as_str(), actions.len()),
+        ("assets", "sold", 1)
+    );
     assert_eq!(client.status().await, Status::Success);
 }
 
