@@ -4,26 +4,27 @@
 //!
 //! | check | status |
 //! |---|---|
-//! | payload, header, channel header, signature header parse | 400 |
-//! | the channel exists | 404 |
+//! | payload, header, channel header parse | 400 |
+//! | the channel exists (404 is an answer of `Deliver` alone) | 400 |
 //! | the header type is neither CONFIG nor ORDERER_TRANSACTION | 400 |
-//! | payload and signature together are at most `absolute_max_bytes` | 413 |
-//! | the signer satisfies `/Channel/Writers`, its certificate has not expired | 403 |
+//! | all but CONFIG_UPDATE: the consensus type is not being changed (MAINTENANCE) | 503 |
+//! | payload and signature together are at most `absolute_max_bytes` | 400 |
+//! | signature header parses, the signer's certificate has not expired | 400 |
+//! | the signer satisfies `/Channel/Writers`, in maintenance `/Channel/Orderer/Writers` | 403 |
 //! | CONFIG_UPDATE: it parses, is of this channel, has the right versions and leads to a usable config | 400 |
-//! | CONFIG_UPDATE: its signatures satisfy the `mod_policy` of everything it changes | 403 |
-//! | CONFIG_UPDATE: the new config is at most `absolute_max_bytes` large | 413 |
+//! | CONFIG_UPDATE: its signatures satisfy the `mod_policy` of everything it changes | 400 |
+//! | CONFIG_UPDATE: the new config is at most `absolute_max_bytes` large | 400 |
 //! | the channel takes transactions (not stopping, disk healthy) | 503 |
 //!
 //! As in Fabric the first refusal ends the stream, so that nothing sent after a refused transaction is ordered before a
-//! client notices. Fabric answers 400 to an oversized or expired request and to a config update without enough signatures,
-//! where this service says 413 and 403. Success means accepted for ordering, not yet written; for a config update it means
-//! that the config block is written (see [`crate::chain`]).
+//! client notices. `info` says in words what is wrong; it is empty with 200. Success means accepted for ordering, not yet
+//! written; for a config update it means that the config block is written (see [`crate::chain`]).
 //!
 //! One envelope of a stream is processed at a time and the channel's queue is bounded, so a fast client is slowed by flow
 //! control and nothing grows.
 
 use bytes::Bytes;
-use grapevine_channels::config::{CHANNEL_WRITERS, ChannelConfig};
+use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::deliver::{Refusal, Request, authorise};
 use grapevine_channels::proto::common::{Envelope, HeaderType, Status};
 use grapevine_channels::proto::orderer::BroadcastResponse;
@@ -47,8 +48,8 @@ async fn accept(registry: &Registry, envelope: Envelope, now: i64) -> Result<(),
     let request = Request::parse(&envelope)?;
     let unknown = || {
         Refusal::new(
-            Status::NotFound,
-            format!("there is no channel {:?} here", request.channel_header.channel_id),
+            Status::BadRequest,
+            format!("the channel does not exist here: {:?}", request.channel_header.channel_id),
         )
     };
     let chain = request.channel().and_then(|channel| registry.chain(&channel)).ok_or_else(unknown)?;
@@ -58,6 +59,10 @@ async fn accept(registry: &Registry, envelope: Envelope, now: i64) -> Result<(),
         return Err(Refusal::new(Status::BadRequest, info));
     }
     let config = chain.config();
+    if config.in_maintenance() && header_type != Ok(HeaderType::ConfigUpdate) {
+        let info = "the channel is in maintenance mode and takes config updates only";
+        return Err(Refusal::new(Status::ServiceUnavailable, info));
+    }
     let size_bytes = check(&config, &chain.limits(), &request, &envelope, now)?;
     if header_type == Ok(HeaderType::ConfigUpdate) {
         return chain.configure(envelope).await;
@@ -83,9 +88,13 @@ fn check(
     if size_bytes > bytes_max {
         let channel = config.channel_id();
         let info = format!("the transaction has {size_bytes} bytes, channel {channel} allows {bytes_max}");
-        return Err(Refusal::new(Status::RequestEntityTooLarge, info));
+        return Err(Refusal::new(Status::BadRequest, info));
     }
-    authorise(config, CHANNEL_WRITERS, &request.signed_data()?, now)?;
+    let signed = request.signed_data()?;
+    if config.identify(&signed.identity).is_ok_and(|identity| identity.expired_at(now)) {
+        return Err(Refusal::new(Status::BadRequest, "the signer's certificate has expired; renew it"));
+    }
+    authorise(config, config.orderer_writer_policy(), &signed, now)?;
     Ok(size_bytes)
 }
 

@@ -26,7 +26,6 @@ use grapevine_block_trace::{BlockTrace, Station};
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{Block, BlockHeader};
 use grapevine_channels::config::ChannelConfig;
-use grapevine_channels::config_update::ConfigUpdateError;
 use grapevine_channels::deliver::Refusal;
 use grapevine_channels::proto::common::{Envelope, HeaderType, Status};
 use grapevine_channels::transaction::{EnvelopeHeader, signed_envelope};
@@ -387,13 +386,9 @@ impl Orderer {
     /// The config transaction that an update leads to, and what is in force after it.
     fn judge(&self, update: &Envelope) -> Result<(Bytes, Settings), Refusal> {
         let current = &self.settings.config;
-        let config = current.propose_update(update).map_err(|error| {
-            let status = match error {
-                ConfigUpdateError::Unauthorized { .. } => Status::Forbidden,
-                _ => Status::BadRequest,
-            };
-            Refusal::new(status, error.to_string())
-        })?;
+        let config = current
+            .propose_update(update)
+            .map_err(|error| Refusal::new(Status::BadRequest, error.to_string()))?;
         let header = EnvelopeHeader {
             header_type: HeaderType::Config,
             channel: &self.channel,
@@ -407,7 +402,7 @@ impl Orderer {
         if envelope.len() > bytes_max {
             let info =
                 format!("the config would have {} bytes, the channel allows {bytes_max}", envelope.len());
-            return Err(Refusal::new(Status::RequestEntityTooLarge, info));
+            return Err(Refusal::new(Status::BadRequest, info));
         }
         // The update may cut a pending batch first, which moves the config block on by one.
         let pending = u64::from(!self.cutter.is_empty());

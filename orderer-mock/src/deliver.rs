@@ -12,7 +12,7 @@
 //! | the seek parses | 400 |
 //! | the channel's disk is healthy, or the seek asks for best effort; also while waiting | 503 |
 //! | signature header parses | 400 |
-//! | the signer satisfies `/Channel/Readers`, its certificate has not expired; both again before each block | 403 |
+//! | the signer satisfies `/Channel/Readers`, in maintenance `/Channel/Orderer/Readers`, its certificate has not expired; both again before each block | 403 |
 //! | start and stop present and in order | 400 |
 //! | start is at most the next block; a block that is not there yet, with FAIL_IF_NOT_READY | 404 |
 //! | the service is not stopping | 503 |
@@ -37,7 +37,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use grapevine_channels::block::Block;
-use grapevine_channels::config::{CHANNEL_READERS, ChannelConfig};
+use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::deliver::{self, Access, Refusal, Request};
 use grapevine_channels::proto::common::{Envelope, Status};
 use grapevine_channels::proto::orderer::{DeliverResponse, SeekBehavior, SeekContentType, SeekInfo};
@@ -146,7 +146,8 @@ impl DeliverSession {
         };
         commanded(status)?;
         let config = chain.config();
-        let access = Access::grant(&config, CHANNEL_READERS, request.signed_data()?, unix_seconds())?;
+        let access =
+            Access::grant(&config, config.orderer_reader_policy(), request.signed_data()?, unix_seconds())?;
         let range = deliver::range(&seek, height)?;
         tracing::debug!(channel = %chain.channel(), first = range.start(), last = range.end(), "delivering");
         let delivery = Delivery { session: self, chain, seek: &seek, state, faults, forked: None };
@@ -182,13 +183,13 @@ impl Delivery<'_> {
     ) -> Result<(), End> {
         for number in range {
             // Before waiting, so that a removed organisation is not left waiting for what it will not get.
-            access.check_again(&config, CHANNEL_READERS, unix_seconds())?;
+            access.check_again(&config, config.orderer_reader_policy(), unix_seconds())?;
             self.wait(number).await?;
             let newest = self.chain.config();
             if number > newest.config_block_number() {
                 config = newest.clone();
             }
-            access.check_again(&config, CHANNEL_READERS, unix_seconds())?;
+            access.check_again(&config, config.orderer_reader_policy(), unix_seconds())?;
             let block = read(self.chain, number).await?;
             if newest.sequence() > config.sequence() {
                 config = config_behind(config, &block)?;

@@ -17,11 +17,13 @@ use clap::{Args, Parser, Subcommand};
 use grapevine_block_trace::BlockTrace;
 use grapevine_channels::ChannelId;
 use grapevine_configs::orderer::BatchOverrides as BatchConfig;
-use grapevine_configs::{ByteSize, OrdererConfig, Period, Warning};
+use grapevine_configs::{ByteSize, ConfigFile, OrdererConfig, Period, Warning};
 use grapevine_crypto::{LocalMsp, MspId, Signer};
 use grapevine_orderer_mock::chain::BatchOverrides;
 use grapevine_orderer_mock::pieces::Cutting;
-use grapevine_orderer_mock::server::{RunningServer, ServerOptions, ServerTls};
+use grapevine_orderer_mock::server::{
+    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, RunningServer, ServerOptions, ServerTls,
+};
 use grapevine_orderer_mock::submit::{SubmitOptions, submit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -165,6 +167,8 @@ fn server_options(config: &OrdererConfig, trace: BlockTrace) -> Result<ServerOpt
         genesis_files: config.channels.clone(),
         signer: load_signer(&general.local_msp_dir, &general.local_msp_id)?,
         time_window: general.authentication.time_window.as_duration(),
+        keepalive_interval: KEEPALIVE_INTERVAL,
+        keepalive_timeout: KEEPALIVE_TIMEOUT,
         batch: batch_overrides(&config.batch),
         trace,
     })

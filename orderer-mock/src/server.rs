@@ -33,11 +33,11 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// A TLS handshake that takes longer is cut off (Fabric's default connection timeout).
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An idle connection is asked for a sign of life this often.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+/// A silent connection is asked for a sign of life this often.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A connection that does not answer for this long is closed (Fabric: `ServerTimeout`).
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Accepted connections that wait for the gRPC server to take them.
 const CONNECTIONS_QUEUED_MAX: usize = 16;
@@ -77,6 +77,10 @@ pub struct ServerOptions {
     pub signer: Arc<Signer>,
     /// How far the timestamp of a seek may be from our clock, either way.
     pub time_window: Duration,
+    /// A silent connection is asked for a sign of life this often; [`KEEPALIVE_INTERVAL`].
+    pub keepalive_interval: Duration,
+    /// A connection that does not answer for this long is closed; [`KEEPALIVE_TIMEOUT`].
+    pub keepalive_timeout: Duration,
     /// Batch parameters in place of the channels' own.
     pub batch: BatchOverrides,
     /// Where it is noted when each block was written.
@@ -127,8 +131,8 @@ impl RunningServer {
         let mut server = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_keepalive_interval(Some(options.keepalive_interval))
+            .http2_keepalive_timeout(Some(options.keepalive_timeout))
             .tcp_nodelay(true);
         let binding_required = options.tls.as_ref().is_some_and(|tls| tls.client_roots.is_some());
         if let Some(tls) = options.tls {

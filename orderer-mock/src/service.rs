@@ -115,6 +115,8 @@ async fn serve_broadcast(
                 Ok(None) => return,
                 Err(status) => {
                     tracing::debug!(%status, "broadcast stream broke");
+                    // What breaks the stream on this side, such as a message over the limit, is told; else nobody listens.
+                    let _gone = responses.try_send(Err(status));
                     return;
                 }
             },

@@ -15,7 +15,7 @@ use grapevine_crypto::{Algorithm, MspId, Role, Signer};
 use crate::chain::BatchOverrides;
 use crate::client::{ClientOptions, ClientTls};
 use crate::clock::unix_seconds;
-use crate::server::{ServerOptions, ServerTls};
+use crate::server::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, ServerOptions, ServerTls};
 
 /// Batches of one transaction, cut at once; up to 1 MiB each.
 pub const SINGLE: BatchSize =
@@ -33,6 +33,11 @@ pub struct TestNetwork {
 
 fn validity() -> Validity {
     Validity::ten_years_from(unix_seconds().saturating_sub(3600))
+}
+
+fn expired() -> Validity {
+    let now = unix_seconds();
+    Validity { not_before: now.saturating_sub(7200), not_after: now.saturating_sub(3600) }
 }
 
 fn organization(msp_id: &str, domain: &str) -> Result<Organization, IssueError> {
@@ -90,6 +95,8 @@ impl TestNetwork {
             genesis_files,
             signer: self.orderer.clone(),
             time_window: Duration::from_secs(15 * 60),
+            keepalive_interval: KEEPALIVE_INTERVAL,
+            keepalive_timeout: KEEPALIVE_TIMEOUT,
             batch: BatchOverrides::default(),
             trace: grapevine_block_trace::BlockTrace::off(),
         }
@@ -102,9 +109,7 @@ impl TestNetwork {
 
     /// A client of the member organisation whose certificate expired an hour ago.
     pub fn expired_member(&self) -> Result<Arc<Signer>, IssueError> {
-        let now = unix_seconds();
-        let expired = Validity { not_before: now.saturating_sub(7200), not_after: now.saturating_sub(3600) };
-        Ok(Arc::new(self.members.enrol("old.org1.example.com", Role::Client, expired)?))
+        Ok(Arc::new(self.members.enrol("old.org1.example.com", Role::Client, expired())?))
     }
 
     /// A client of an organisation that is in no channel.
@@ -181,8 +186,17 @@ impl TestNetwork {
 
     /// TLS of a server at localhost; with `client_auth` clients must show a certificate of the member organisation.
     pub fn server_tls(&self, client_auth: bool) -> Result<ServerTls, Box<dyn Error>> {
+        self.server_tls_valid(client_auth, validity())
+    }
+
+    /// As [`Self::server_tls`], with a certificate that expired an hour ago.
+    pub fn expired_server_tls(&self) -> Result<ServerTls, Box<dyn Error>> {
+        self.server_tls_valid(false, expired())
+    }
+
+    fn server_tls_valid(&self, client_auth: bool, validity: Validity) -> Result<ServerTls, Box<dyn Error>> {
         let issued =
-            self.orderers.tls_authority().issue_tls("orderer.example.com", &local_names(), validity())?;
+            self.orderers.tls_authority().issue_tls("orderer.example.com", &local_names(), validity)?;
         let client_roots = client_auth.then(|| self.members.tls_authority().certificate().pem().to_vec());
         Ok(ServerTls {
             certificate: issued.certificate.pem().to_vec(),
@@ -193,7 +207,16 @@ impl TestNetwork {
 
     /// TLS of a client of that server, with a certificate of the member organisation.
     pub fn client_tls(&self) -> Result<ClientTls, Box<dyn Error>> {
-        let issued = self.members.tls_authority().issue_tls("user1.org1.example.com", &[], validity())?;
+        self.client_tls_valid(validity())
+    }
+
+    /// As [`Self::client_tls`], with a certificate that expired an hour ago.
+    pub fn expired_client_tls(&self) -> Result<ClientTls, Box<dyn Error>> {
+        self.client_tls_valid(expired())
+    }
+
+    fn client_tls_valid(&self, validity: Validity) -> Result<ClientTls, Box<dyn Error>> {
+        let issued = self.members.tls_authority().issue_tls("user1.org1.example.com", &[], validity)?;
         Ok(ClientTls {
             roots: vec![self.orderers.tls_authority().certificate().pem().to_vec()],
             identity: Some((

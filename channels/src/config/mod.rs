@@ -50,6 +50,10 @@ pub const CHANNEL_READERS: &str = "/Channel/Readers";
 pub const APPLICATION_READERS: &str = "/Channel/Application/Readers";
 /// Path of the policy of those who may submit transactions.
 pub const CHANNEL_WRITERS: &str = "/Channel/Writers";
+/// Path of the policy of those who may receive blocks from orderers during maintenance.
+pub const ORDERER_READERS: &str = "/Channel/Orderer/Readers";
+/// Path of the policy of those who may submit config updates during maintenance.
+pub const ORDERER_WRITERS: &str = "/Channel/Orderer/Writers";
 
 /// Room for headers and signatures in a block, beyond its data.
 const BLOCK_OVERHEAD_MAX: usize = 1 << 20;
@@ -280,6 +284,22 @@ impl ChannelConfig {
     /// `etcdraft` or `BFT`.
     pub fn consensus_type(&self) -> &str {
         &self.values.consensus_type
+    }
+
+    /// Whether the consensus type is being changed (state MAINTENANCE): orderers take no transactions and serve only their own
+    /// organisations.
+    pub fn in_maintenance(&self) -> bool {
+        self.values.in_maintenance
+    }
+
+    /// Absolute path of the policy of those who may receive blocks from orderers.
+    pub fn orderer_reader_policy(&self) -> &'static str {
+        if self.in_maintenance() { ORDERER_READERS } else { CHANNEL_READERS }
+    }
+
+    /// Absolute path of the policy of those who may submit to orderers.
+    pub fn orderer_writer_policy(&self) -> &'static str {
+        if self.in_maintenance() { ORDERER_WRITERS } else { CHANNEL_WRITERS }
     }
 
     /// Largest encoded block of this channel in bytes: `absolute_max_bytes` plus 1 MiB, [`BLOCK_SIZE_MAX`] at most.

@@ -10,7 +10,7 @@ use super::{ConfigError, organization::OrdererAddressSource};
 use crate::proto::configtx::{
     BlockDataHashingStructure, Capabilities, ConfigGroup, OrdererAddresses, Orderers,
 };
-use crate::proto::orderer::{self, BatchTimeout, ConsensusType};
+use crate::proto::orderer::{self, BatchTimeout, ConsensusState, ConsensusType};
 use crate::proto::peer::{Acls, ApiResource};
 
 /// Channel capabilities by rising level (Fabric: `common/capabilities`).
@@ -43,6 +43,7 @@ pub(super) struct Values {
     pub(super) batch_size: BatchSize,
     pub(super) batch_timeout_ms: u64,
     pub(super) consensus_type: String,
+    pub(super) in_maintenance: bool,
     pub(super) consenters: BTreeMap<u32, Bytes>,
     /// Resource to absolute policy path.
     pub(super) acls: BTreeMap<String, String>,
@@ -69,6 +70,7 @@ pub(super) fn parse(root: &ConfigGroup) -> Result<Values, ConfigError> {
         batch_size: batch_size(&orderer_path, orderer)?,
         batch_timeout_ms: batch_timeout_ms(&orderer_path, orderer)?,
         consenters: consenters(&orderer_path, orderer, &consensus)?,
+        in_maintenance: consensus.state() == ConsensusState::Maintenance,
         consensus_type: consensus.r#type,
         acls: acls(&application_path, application)?,
     })

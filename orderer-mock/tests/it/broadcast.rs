@@ -7,6 +7,7 @@ use grapevine_channels::proto::common::{Envelope, HeaderType, Status};
 use grapevine_channels::proto::orderer::SeekPosition;
 use grapevine_channels::transaction::{EnvelopeHeader, endorser_transaction, signed_envelope};
 use grapevine_crypto::Signer;
+use grapevine_orderer_mock::rpc::MESSAGE_BYTES_MAX;
 use prost::Message;
 
 use crate::client::{Broadcast, Fixture, channel, now, payloads, range, transaction};
@@ -50,17 +51,64 @@ async fn the_table_of_answers() {
         ("junk", Envelope { payload: b"junk".as_slice().into(), signature: vec![].into() }, 400),
         ("config", typed(&member, HeaderType::Config), 400),
         ("junk as a config update", typed(&member, HeaderType::ConfigUpdate), 400),
-        ("unknown channel", Envelope::decode(elsewhere).unwrap(), 404),
+        ("unknown channel", Envelope::decode(elsewhere).unwrap(), 400),
         ("foreign signer", transaction(&foreigner, b"x"), 403),
-        ("expired signer", transaction(&expired, b"x"), 403),
+        ("expired signer", transaction(&expired, b"x"), 400),
         ("forged", forged, 403),
-        ("too large", transaction(&member, &vec![0; 1 << 20]), 413),
+        ("too large", transaction(&member, &vec![0; 1 << 20]), 400),
     ];
     for (name, envelope, want) in table {
         let (status, info) = answer(&fixture, envelope).await;
         assert_eq!(status, want, "{name}: {info}");
         assert_eq!(info.is_empty(), want == 200, "{name}: {info}");
     }
+}
+
+/// Clients show `info` to people, so it says what is wrong and with which values.
+#[tokio::test]
+async fn the_info_of_a_refusal_is_for_people() {
+    let fixture = Fixture::start().await;
+    let member = fixture.network.member().unwrap();
+    let expired = fixture.network.expired_member().unwrap();
+    let foreigner = fixture.network.foreigner().unwrap();
+    let elsewhere = endorser_transaction(&member, &"audit".parse().unwrap(), b"x", rand::random(), now());
+    let large = transaction(&member, &vec![0; 1 << 20]);
+    let bytes = large.payload.len() + large.signature.len();
+    let table = [
+        (Envelope::default(), vec!["payload".to_owned()]),
+        (typed(&member, HeaderType::Config), vec!["config transactions".into()]),
+        (Envelope::decode(elsewhere).unwrap(), vec!["does not exist".into(), "audit".into()]),
+        (large, vec![bytes.to_string(), (1 << 20).to_string()]),
+        (transaction(&expired, b"x"), vec!["expired".into()]),
+        (transaction(&foreigner, b"x"), vec!["/Channel/Writers".into(), "trade".into()]),
+    ];
+    for (envelope, words) in table {
+        let (_, info) = answer(&fixture, envelope).await;
+        assert!(words.iter().all(|word| info.contains(word)) && !info.contains('\n'), "{words:?}: {info}");
+    }
+}
+
+/// As large as Fabric lets a message be (`MaxRecvMsgSize`, `MaxSendMsgSize`), and no larger.
+#[tokio::test]
+async fn transactions_and_blocks_of_nearly_100_mb_pass() {
+    let absolute_max_bytes = 99 << 20;
+    let batch =
+        BatchSize { max_message_count: 1, absolute_max_bytes, preferred_max_bytes: absolute_max_bytes };
+    let fixture = Fixture::with_batch(batch, 50).await;
+    let member = fixture.network.member().unwrap();
+    let payload = vec![7; (99 << 20) - 10_000];
+    let mut deliver = fixture.deliver().await;
+    deliver.seek(&range(SeekPosition::specified(1), SeekPosition::specified(1))).await;
+    assert_eq!(answer(&fixture, transaction(&member, &payload)).await, (200, String::new()));
+    assert_eq!(payloads(&deliver.block().await), [payload]);
+    assert_eq!(deliver.status().await, Status::Success);
+
+    let mut broadcast = Broadcast::open(&fixture.options()).await;
+    let too_large = broadcast.try_send(transaction(&member, &vec![7; MESSAGE_BYTES_MAX])).await;
+    let refused = too_large.unwrap_err();
+    // The client may notice that nobody reads before it has read why.
+    let codes = [tonic::Code::OutOfRange, tonic::Code::Internal];
+    assert!(codes.contains(&refused.code()), "{refused}");
 }
 
 #[tokio::test]

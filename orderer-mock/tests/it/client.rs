@@ -192,8 +192,18 @@ impl Broadcast {
 
     /// `None` if the service ended the stream.
     pub(crate) async fn send(&mut self, envelope: Envelope) -> Option<BroadcastResponse> {
-        self.requests.send(envelope).await.ok()?;
-        within(self.responses.message()).await.unwrap()
+        self.try_send(envelope).await.unwrap()
+    }
+
+    /// As [`Self::send`]; the error is the stream's.
+    pub(crate) async fn try_send(
+        &mut self,
+        envelope: Envelope,
+    ) -> Result<Option<BroadcastResponse>, tonic::Status> {
+        if self.requests.send(envelope).await.is_err() {
+            return Ok(None);
+        }
+        within(self.responses.message()).await
     }
 }
 

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use grapevine_channels::config::{BatchSize, ChannelConfig, Endpoint};
+use grapevine_channels::config_update::compute_update;
 use grapevine_channels::proto::common::{Envelope, Status};
 use grapevine_channels::proto::configtx::ConfigUpdate;
-use grapevine_channels::proto::orderer::{SeekInfo, SeekPosition};
+use grapevine_channels::proto::orderer::{ConsensusState, ConsensusType, SeekInfo, SeekPosition};
 use grapevine_channels::verify::BlockVerifier;
 use grapevine_crypto::{MspId, Signer};
 use grapevine_orderer_mock::testing::TestNetwork;
 use grapevine_orderer_mock::update::{ConfigClient, Edit, EditError, UpdateError, edited, update_envelope};
+use prost::Message;
 
 use crate::client::{Broadcast, Deliver, Fixture, channel, payloads, range, transaction, within};
 
@@ -136,15 +138,15 @@ async fn the_table_of_statuses() {
     let mut elsewhere = good.clone();
     elsewhere.channel_id = "audit".into();
     let table = [
-        ("nobody signed", signed(&good, &member, &[]), 403),
-        ("no administrator signed", signed(&good, &member, &[&member]), 403),
-        ("another administrator signed", signed(&good, &member, &[&orderer_admin, &foreign_admin]), 403),
+        ("nobody signed", signed(&good, &member, &[]), 400),
+        ("no administrator signed", signed(&good, &member, &[&member]), 400),
+        ("another administrator signed", signed(&good, &member, &[&orderer_admin, &foreign_admin]), 400),
         ("the submitter may not write", signed(&good, &foreign_admin, &[&admin]), 403),
         ("versions that do not follow", signed(&versions, &member, &[&admin]), 400),
         ("read set of another config", signed(&stale, &member, &[&admin]), 400),
         ("update of another channel", signed(&elsewhere, &member, &[&admin]), 400),
         ("config that cannot be used", signed(&batch, &member, &[&orderer_admin]), 400),
-        ("unknown channel", update_envelope(&"audit".parse().unwrap(), &elsewhere, &member, &[&admin]), 404),
+        ("unknown channel", update_envelope(&"audit".parse().unwrap(), &elsewhere, &member, &[&admin]), 400),
         ("good", signed(&good, &member, &[&admin]), 200),
         ("the same once more", signed(&good, &member, &[&admin]), 400),
     ];
@@ -192,7 +194,7 @@ async fn an_organisation_comes_and_goes() {
     // Two organisations now: a majority of their administrators is both.
     let removal = [Edit::RemoveOrganization(ORG9.into())];
     let admin = network.member_admin().unwrap();
-    assert_eq!(refused(change_as(&fixture, &removal, &[&admin]).await), 403);
+    assert_eq!(refused(change_as(&fixture, &removal, &[&admin]).await), 400);
     let foreign_admin = network.foreign_admin().unwrap();
     // A slow reader has its stream, but nothing was sent on it yet beyond what fits into its windows.
     let mut slow = Deliver::open(&fixture.options(), foreigner.clone()).await;
@@ -308,4 +310,47 @@ async fn the_batch_timeout_holds_after_a_config_change() {
     let started = std::time::Instant::now();
     fixture.submit(&[b"1"], 3).await;
     assert!(started.elapsed() >= Duration::from_millis(100));
+}
+
+/// While the consensus type is being changed, the ordering organisations alone read and update.
+#[tokio::test]
+async fn in_maintenance_members_neither_read_nor_write() {
+    let fixture = Fixture::start().await;
+    let network = &fixture.network;
+    let (member, orderer_admin) = (network.member().unwrap(), network.orderer_admin().unwrap());
+    let set_state = |state: ConsensusState| {
+        let config = config(&fixture);
+        let current = config.config().channel_group.clone().unwrap();
+        let mut wanted = current.clone();
+        let orderer = wanted.groups.get_mut("Orderer").unwrap();
+        let value = orderer.values.get_mut("ConsensusType").unwrap();
+        let mut consensus = ConsensusType::decode(value.value.as_slice()).unwrap();
+        consensus.state = state.into();
+        value.value = consensus.encode_to_vec();
+        compute_update(&channel(), &current, &wanted).unwrap()
+    };
+    let by = |update: &ConfigUpdate, submitter: &Signer| {
+        update_envelope(&channel(), update, submitter, &[&orderer_admin])
+    };
+    let mut live = fixture.deliver().await;
+    live.seek(&SeekInfo::from_number(0)).await;
+    assert_eq!(live.block().await.number(), 0);
+    let enter = set_state(ConsensusState::Maintenance);
+    assert_eq!(answer(&fixture, by(&enter, &member)).await, Some(200));
+    assert_eq!(live.block().await.number(), 1);
+    assert_eq!(live.last_status().await, Status::Forbidden, "nothing after the block that begins it");
+
+    let mut late = fixture.deliver().await;
+    late.seek(&SeekInfo::from_number(0)).await;
+    assert_eq!(late.last_status().await, Status::Forbidden);
+    let mut orderers = Deliver::open(&fixture.options(), orderer_admin.clone()).await;
+    orderers.seek(&range(SeekPosition::newest(), SeekPosition::newest())).await;
+    assert_eq!(orderers.block().await.number(), 1);
+    for signer in [&member, &orderer_admin] {
+        assert_eq!(answer(&fixture, transaction(signer, b"x")).await, Some(503));
+    }
+    let leave = set_state(ConsensusState::Normal);
+    assert_eq!(answer(&fixture, by(&leave, &member)).await, Some(403));
+    assert_eq!(answer(&fixture, by(&leave, &orderer_admin)).await, Some(200));
+    assert_eq!(answer(&fixture, transaction(&member, b"x")).await, Some(200));
 }

@@ -103,7 +103,7 @@ fn runs_takes_a_file_over_tls_and_stops_on_sigterm() {
     let output = submit("trade", "Org1MSP");
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8(output.stdout).unwrap().contains("submitted 2 transactions, 8 bytes"));
-    assert!(error_line(&submit("other", "Org1MSP")).contains("404"));
+    assert!(error_line(&submit("other", "Org1MSP")).contains("400"));
     let deadline = Instant::now() + Duration::from_secs(10);
     while !files.directory.path().join("ledger/trade/002.block").exists() {
         assert!(Instant::now() < deadline, "no second block");
@@ -149,7 +149,7 @@ fn changes_the_config_and_switches_faults_by_command() {
         assert!(text.contains(&format!("config {sequence} of channel trade")), "{text}");
     };
     assert!(error_line(&update(&["--signer", &org1])).contains("--anchor"));
-    assert!(error_line(&update(&["--anchor", "Org1MSP=peer0:7051"])).contains("403"));
+    assert!(error_line(&update(&["--anchor", "Org1MSP=peer0:7051"])).contains("400"));
     updated(&["--signer", &org1, "--anchor", "Org1MSP=peer0:7051", "--anchor", "Org1MSP=peer1:7051"], 1);
     let unchanged =
         update(&["--signer", &org1, "--anchor", "Org1MSP=peer0:7051", "--anchor", "Org1MSP=peer1:7051"]);

@@ -76,7 +76,7 @@ async fn a_refusal_says_which_and_why() {
     let member = fixture.network.member().unwrap();
     let error = within(submit(options(fixture.options(), file, Cutting::Lines), member)).await;
     assert!(
-        matches!(error, Err(SubmitError::Refused { number: 2, status: 413, accepted: 1, .. })),
+        matches!(error, Err(SubmitError::Refused { number: 2, status: 400, accepted: 1, .. })),
         "{error:?}"
     );
 }
