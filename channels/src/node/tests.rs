@@ -7,7 +7,7 @@ use crate::authority::ToyAuthority;
 use crate::block::AuthenticBlock;
 use crate::chain::{Held, PENDING_BYTES_MAX};
 use crate::isolation::proof;
-use crate::wire::{BulkHeader, BulkKind, Frame, FrameBody, Joined};
+use crate::wire::{BulkHeader, BulkKind, ChannelBody, ChannelFrame, Frame, FrameBody, Joined, Request};
 use prost::Message;
 
 const OWN: &str = "peer0";
@@ -458,5 +458,29 @@ mod removed_organisations {
             assert_eq!(refused, number == GUESTS_MAX);
         }
         assert_eq!(node.counters().guests_over_bound, 1);
+    }
+}
+
+#[test]
+fn a_frame_of_a_channel_the_sender_is_not_in_is_dropped_and_counted() {
+    let mut node = node(false);
+    let peer = PkiId::new(&"Org1MSP".into(), "peer1");
+    connect(&mut node, peer);
+    outputs(&mut node);
+    // Knows the genesis hash of another channel only, and that of ours under another session.
+    let stranger = proof(&Digest([9; 32]), &SESSION, &peer);
+    let replayed = proof(&genesis().hash(), &[8; 32], &peer);
+    for proof in [stranger, replayed] {
+        let tag = proof[..crate::isolation::TAG_SIZE].to_vec();
+        let before = node.counters().unlinked_frames;
+        let body = Some(ChannelBody::Request(Request { numbers: vec![0] }));
+        let frame = Frame::encode_body(FrameBody::Channel(ChannelFrame { tag: tag.clone(), body }));
+        node.handle(at(5), Input::Control { peer, frame });
+        let block = &chain_of(1, 100)[0];
+        let header = BulkHeader { tag, number: 1, kind: BulkKind::Push.into(), ..BulkHeader::default() };
+        let (header, body) = (header.encode_to_vec().into(), block.encoded().clone());
+        node.handle(at(6), Input::Bulk { peer, header, body });
+        assert_eq!(node.counters().unlinked_frames, before + 2);
+        assert_eq!(outputs(&mut node), [], "the sender learns nothing, and is not even disconnected");
     }
 }

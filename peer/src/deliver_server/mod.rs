@@ -10,7 +10,7 @@
 //! - `DeliverWithPrivateData` is answered with NOT_IMPLEMENTED, since there is no private data here.
 //! - Nobody here validates transactions, and every answer says so: slot 2 of the metadata (TRANSACTIONS_FILTER) and the
 //!   codes of filtered blocks are NOT_VALIDATED (254) for each transaction. Slot 0 is what the orderers signed, the other
-//!   slots are blank. Filtered blocks carry no chaincode events.
+//!   slots are blank. Filtered blocks tell the chaincode events of endorser transactions, without their payloads.
 //! - A channel that stopped (a fork, an unusable config, our organisation removed) answers SERVICE_UNAVAILABLE to strict
 //!   seeks and serves what it has to those of best effort.
 //!
@@ -19,6 +19,7 @@
 //! |---|---|---|
 //! | streams | `peer.limits.concurrency.deliverService` | RESOURCE_EXHAUSTED, counted |
 //! | connections | as many, and [`CONNECTIONS_SPARE`] more | closed at once, counted |
+//! | a silent connection | [`KEEPALIVE_INTERVAL`], then [`KEEPALIVE_TIMEOUT`] without an answer to a ping | closed |
 //! | a request | [`REQUEST_BYTES_MAX`] | the stream ends |
 //! | frames of blocks, all streams together | [`FRAME_BYTES_MAX`] | readers wait; a stream whose client has taken nothing for [`STALL_MAX`] then ends with RESOURCE_EXHAUSTED, counted |
 //! | recent blocks kept for other streams | 16 MiB | the oldest go |
@@ -68,10 +69,10 @@ pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 pub const CONNECTIONS_SPARE: usize = 64;
 /// How long a client may take nothing while others wait for memory.
 pub const STALL_MAX: Duration = Duration::from_secs(5);
-/// An idle connection is asked for a sign of life this often.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+/// A silent connection is asked for a sign of life this often.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// A connection that does not answer for this long is closed (Fabric: `peer.keepalive.timeout`).
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long stopping waits for streams to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -93,6 +94,10 @@ pub struct DeliverServerOptions {
     pub frame_bytes_max: u32,
     /// How long a client may take nothing while others wait for memory; [`STALL_MAX`].
     pub stall_max: Duration,
+    /// A silent connection is asked for a sign of life this often; [`KEEPALIVE_INTERVAL`].
+    pub keepalive_interval: Duration,
+    /// A connection that does not answer for this long is closed; [`KEEPALIVE_TIMEOUT`].
+    pub keepalive_timeout: Duration,
     /// The time at which certificates must be valid.
     pub certificate_time: CertificateTime,
 }
@@ -205,6 +210,14 @@ pub struct DeliverServer {
     /// The servers that have connections, each with the TLS material that was there when it began. Those before the last end with
     /// their last stream.
     servers: JoinSet<Result<(), tonic::transport::Error>>,
+    keepalive: Keepalive,
+}
+
+/// When a silent connection is asked for a sign of life, and how long it may take.
+#[derive(Debug, Clone, Copy)]
+struct Keepalive {
+    interval: Duration,
+    timeout: Duration,
 }
 
 impl DeliverServer {
@@ -214,7 +227,8 @@ impl DeliverServer {
         ledger: Ledger,
         channels: DeliverChannels,
     ) -> Result<Self, DeliverServerError> {
-        let transport = transport(options.tls.as_ref())?;
+        let keepalive = Keepalive { interval: options.keepalive_interval, timeout: options.keepalive_timeout };
+        let transport = transport(options.tls.as_ref(), keepalive)?;
         let binding_required = options.tls.as_ref().is_some_and(|tls| tls.client_roots.is_some());
         let address = options.listen;
         let failed = |source| DeliverServerError::Listen { address, source };
@@ -243,6 +257,7 @@ impl DeliverServer {
             places: Arc::new(Semaphore::new(connections_max)),
             accepting: stop.child_token(),
             servers: JoinSet::new(),
+            keepalive,
         };
         server.serve(transport);
         tracing::info!(listening = %address, tls = options.tls.is_some(), "serving Deliver clients");
@@ -254,7 +269,7 @@ impl DeliverServer {
     /// # Errors
     /// [`DeliverServerError::Tls`] if the material does not fit together; the former stays in use.
     pub fn replace_tls(&mut self, tls: &ServerTls) -> Result<(), DeliverServerError> {
-        let transport = transport(Some(tls))?;
+        let transport = transport(Some(tls), self.keepalive)?;
         self.accepting.cancel();
         self.accepting = self.shared.stop.child_token();
         while self.servers.try_join_next().is_some() {}
@@ -310,10 +325,10 @@ impl DeliverServer {
     }
 }
 
-fn transport(tls: Option<&ServerTls>) -> Result<Server, DeliverServerError> {
+fn transport(tls: Option<&ServerTls>, keepalive: Keepalive) -> Result<Server, DeliverServerError> {
     let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_keepalive_interval(Some(keepalive.interval))
+        .http2_keepalive_timeout(Some(keepalive.timeout))
         .tcp_nodelay(true);
     let Some(tls) = tls else { return Ok(server) };
     server.tls_config(tls.config()).map_err(|error| DeliverServerError::Tls(tls::with_causes(&error)))

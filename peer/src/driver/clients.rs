@@ -6,8 +6,8 @@ use grapevine_configs::PeerConfig;
 
 use super::trust::Trust;
 use crate::deliver_server::{
-    DeliverChannels, DeliverServer, DeliverServerError, DeliverServerOptions, FRAME_BYTES_MAX, STALL_MAX,
-    ServerTls,
+    DeliverChannels, DeliverServer, DeliverServerError, DeliverServerOptions, FRAME_BYTES_MAX,
+    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STALL_MAX, ServerTls,
 };
 use crate::ledger::Ledger;
 
@@ -28,6 +28,8 @@ pub(super) async fn start(
         streams_max: usize::try_from(peer.limits.concurrency.deliver_service).unwrap_or(usize::MAX),
         frame_bytes_max: FRAME_BYTES_MAX,
         stall_max: STALL_MAX,
+        keepalive_interval: KEEPALIVE_INTERVAL,
+        keepalive_timeout: KEEPALIVE_TIMEOUT,
         certificate_time: Arc::new(move || trust.now()),
     };
     DeliverServer::start(options, ledger.clone(), channels.clone()).await.map(Some)

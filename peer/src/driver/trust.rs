@@ -285,3 +285,6 @@ pub(super) fn wall_ms() -> i64 {
         Err(before) => milliseconds(before.duration()).saturating_neg(),
     }
 }
+
+#[cfg(test)]
+mod tests;

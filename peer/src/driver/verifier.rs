@@ -26,7 +26,7 @@ use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::node::{Rejection, Ticket};
 use grapevine_channels::verify::{BlockVerifier, VerifiedHeader, VerifyError};
 use grapevine_channels::wire::Headers;
-use grapevine_crypto::Digest;
+use grapevine_crypto::{Digest, PkiId};
 use tokio::sync::mpsc;
 
 use crate::history;
@@ -49,6 +49,13 @@ pub(super) enum Finding {
         channel: ChannelId,
         block: AuthenticBlock,
         kept: Option<Digest>,
+    },
+    /// The answer to [`Verifier::look_up`].
+    LookedUp {
+        channel: ChannelId,
+        number: u64,
+        peer: PkiId,
+        hash: Option<Digest>,
     },
 }
 
@@ -164,6 +171,14 @@ impl Verifier {
         self.in_pool(move |pool| {
             let kept = pool.committed_hash(&channel, block.number());
             pool.found(Finding::Compared { channel, block, kept });
+        });
+    }
+
+    /// Looks up the header hash of a committed block, for the tip of a member.
+    pub(super) fn look_up(&self, channel: ChannelId, number: u64, peer: PkiId) {
+        self.in_pool(move |pool| {
+            let hash = pool.committed_hash(&channel, number);
+            pool.found(Finding::LookedUp { channel, number, peer, hash });
         });
     }
 
@@ -404,3 +419,6 @@ fn judge_headers(verifier: &BlockVerifier, headers: &Headers) -> Result<Vec<Veri
     }
     Ok(verified)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,3 +6,5 @@ mod blocks;
 mod cli;
 mod deliver;
 mod deliver_server;
+mod deliver_wire;
+mod expiry;

@@ -28,49 +28,49 @@ use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_prost::ProstCodec;
 
-pub(super) const DELIVER: &str = "Deliver";
-pub(super) const FILTERED: &str = "DeliverFiltered";
-pub(super) const PRIVATE: &str = "DeliverWithPrivateData";
+pub(crate) const DELIVER: &str = "Deliver";
+pub(crate) const FILTERED: &str = "DeliverFiltered";
+pub(crate) const PRIVATE: &str = "DeliverWithPrivateData";
 
-pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("deadline passed")
 }
 
-pub(super) fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().try_into().unwrap()
 }
 
-pub(super) fn channel() -> ChannelId {
+pub(crate) fn channel() -> ChannelId {
     "trade".parse().unwrap()
 }
 
-pub(super) fn range(start: SeekPosition, stop: SeekPosition) -> SeekInfo {
+pub(crate) fn range(start: SeekPosition, stop: SeekPosition) -> SeekInfo {
     SeekInfo { start: Some(start), stop: Some(stop), ..SeekInfo::default() }
 }
 
 /// Block `first` to `last`.
-pub(super) fn blocks(first: u64, last: u64) -> SeekInfo {
+pub(crate) fn blocks(first: u64, last: u64) -> SeekInfo {
     range(SeekPosition::specified(first), SeekPosition::specified(last))
 }
 
 /// A server of channel `trade`, whose ledger holds the genesis block.
-pub(super) struct Fixture {
-    pub(super) directory: tempfile::TempDir,
-    pub(super) network: TestNetwork,
-    pub(super) ledger: Ledger,
-    pub(super) channels: DeliverChannels,
-    pub(super) server: DeliverServer,
+pub(crate) struct Fixture {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) network: TestNetwork,
+    pub(crate) ledger: Ledger,
+    pub(crate) channels: DeliverChannels,
+    pub(crate) server: DeliverServer,
     /// Seconds by which certificate time is ahead of the clock.
-    pub(super) ahead: Arc<AtomicI64>,
+    pub(crate) ahead: Arc<AtomicI64>,
     member: Arc<Signer>,
 }
 
 impl Fixture {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|_, _| {}).await
     }
 
-    pub(super) async fn with(change: impl FnOnce(&TestNetwork, &mut DeliverServerOptions)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&TestNetwork, &mut DeliverServerOptions)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let network = TestNetwork::new(directory.path()).unwrap();
         let genesis = std::fs::read(network.genesis("trade", SINGLE, 50).unwrap()).unwrap();
@@ -87,16 +87,16 @@ impl Fixture {
         Self { directory, network, ledger, channels, server, ahead, member }
     }
 
-    pub(super) fn member(&self) -> Arc<Signer> {
+    pub(crate) fn member(&self) -> Arc<Signer> {
         self.member.clone()
     }
 
-    pub(super) fn transaction(&self, payload: &[u8]) -> Bytes {
+    pub(crate) fn transaction(&self, payload: &[u8]) -> Bytes {
         endorser_transaction(&self.member, &channel(), payload, rand::random(), now())
     }
 
     /// Appends a block of these transactions without telling the server.
-    pub(super) fn append(&self, transactions: Vec<Bytes>) -> Block {
+    pub(crate) fn append(&self, transactions: Vec<Bytes>) -> Block {
         let (tip, hash) = self.ledger.tip(&channel()).unwrap();
         let header = BlockHeader {
             number: tip + 1,
@@ -110,14 +110,14 @@ impl Fixture {
     }
 
     /// Commits a block with one transaction for each payload.
-    pub(super) fn commit(&self, payloads: &[&[u8]]) -> Block {
+    pub(crate) fn commit(&self, payloads: &[&[u8]]) -> Block {
         let block = self.append(payloads.iter().map(|payload| self.transaction(payload)).collect());
         self.channels.committed(&channel(), block.number() + 1);
         block
     }
 
     /// Commits a config block that leads from the config of the last one to the changed one.
-    pub(super) fn reconfigure(
+    pub(crate) fn reconfigure(
         &self,
         from: &ChannelConfig,
         change: impl FnOnce(&mut Config),
@@ -140,32 +140,32 @@ impl Fixture {
         config()
     }
 
-    pub(super) fn genesis_config(&self) -> ChannelConfig {
+    pub(crate) fn genesis_config(&self) -> ChannelConfig {
         let genesis = self.ledger.block(&channel(), 0).unwrap().unwrap();
         ChannelConfig::from_block(&Block::decode(genesis, usize::MAX).unwrap()).unwrap()
     }
 
-    pub(super) fn expire(&self) {
+    pub(crate) fn expire(&self) {
         self.ahead.store(20 * 365 * 86_400, Ordering::Relaxed);
     }
 
-    pub(super) async fn connect(&self) -> Channel {
+    pub(crate) async fn connect(&self) -> Channel {
         connect(self.server.address(), None).await
     }
 
-    pub(super) async fn open(&self, method: &str) -> Client {
+    pub(crate) async fn open(&self, method: &str) -> Client {
         Client::open(self.connect().await, method, self.member()).await.unwrap()
     }
 
     /// A client that has asked for these blocks.
-    pub(super) async fn seek(&self, seek: &SeekInfo) -> Client {
+    pub(crate) async fn seek(&self, seek: &SeekInfo) -> Client {
         let client = self.open(DELIVER).await;
         client.seek(seek).await;
         client
     }
 }
 
-pub(super) fn options(ahead: Arc<AtomicI64>) -> DeliverServerOptions {
+pub(crate) fn options(ahead: Arc<AtomicI64>) -> DeliverServerOptions {
     DeliverServerOptions {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         tls: None,
@@ -173,20 +173,22 @@ pub(super) fn options(ahead: Arc<AtomicI64>) -> DeliverServerOptions {
         streams_max: 100,
         frame_bytes_max: grapevine_peer::deliver_server::FRAME_BYTES_MAX,
         stall_max: Duration::from_millis(200),
+        keepalive_interval: Duration::from_secs(60),
+        keepalive_timeout: Duration::from_secs(20),
         certificate_time: Arc::new(move || now() + ahead.load(Ordering::Relaxed)),
     }
 }
 
-pub(super) fn server_tls(network: &TestNetwork, client_auth: bool) -> ServerTls {
+pub(crate) fn server_tls(network: &TestNetwork, client_auth: bool) -> ServerTls {
     let tls = network.server_tls(client_auth).unwrap();
     ServerTls { certificate: tls.certificate, key: tls.key, client_roots: tls.client_roots }
 }
 
-pub(super) async fn connect(address: SocketAddr, tls: Option<ClientTls>) -> Channel {
+pub(crate) async fn connect(address: SocketAddr, tls: Option<ClientTls>) -> Channel {
     try_connect(address, tls).await.unwrap()
 }
 
-pub(super) async fn try_connect(
+pub(crate) async fn try_connect(
     address: SocketAddr,
     tls: Option<ClientTls>,
 ) -> Result<Channel, tonic::transport::Error> {
@@ -208,7 +210,7 @@ pub(super) async fn try_connect(
 
 /// What a stream said.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Block(Bytes),
     Filtered(FilteredBlock),
     Status(Status),
@@ -216,14 +218,14 @@ pub(super) enum Answer {
     Failed(tonic::Status),
 }
 
-pub(super) struct Client {
+pub(crate) struct Client {
     signer: Arc<Signer>,
     requests: mpsc::Sender<Envelope>,
     responses: Streaming<DeliverResponse>,
 }
 
 impl Client {
-    pub(super) async fn open(
+    pub(crate) async fn open(
         channel: Channel,
         method: &str,
         signer: Arc<Signer>,
@@ -238,11 +240,11 @@ impl Client {
         Ok(Self { signer, requests, responses })
     }
 
-    pub(super) async fn seek(&self, seek: &SeekInfo) {
+    pub(crate) async fn seek(&self, seek: &SeekInfo) {
         self.seek_with(seek, &channel(), now(), None).await;
     }
 
-    pub(super) async fn seek_with(
+    pub(crate) async fn seek_with(
         &self,
         seek: &SeekInfo,
         channel: &ChannelId,
@@ -253,11 +255,11 @@ impl Client {
         self.send(Envelope::decode(envelope).unwrap()).await;
     }
 
-    pub(super) async fn send(&self, envelope: Envelope) {
+    pub(crate) async fn send(&self, envelope: Envelope) {
         self.requests.send(envelope).await.unwrap();
     }
 
-    pub(super) async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         match within(self.responses.message()).await {
             Err(status) => Answer::Failed(status),
             Ok(None) => Answer::End,
@@ -269,29 +271,29 @@ impl Client {
         }
     }
 
-    pub(super) async fn raw(&mut self) -> Bytes {
+    pub(crate) async fn raw(&mut self) -> Bytes {
         match self.answer().await {
             Answer::Block(bytes) => bytes,
             other => panic!("expected a block, got {other:?}"),
         }
     }
 
-    pub(super) async fn block(&mut self) -> Block {
+    pub(crate) async fn block(&mut self) -> Block {
         Block::decode(self.raw().await, usize::MAX).unwrap()
     }
 
-    pub(super) async fn number(&mut self) -> u64 {
+    pub(crate) async fn number(&mut self) -> u64 {
         self.block().await.number()
     }
 
-    pub(super) async fn filtered(&mut self) -> FilteredBlock {
+    pub(crate) async fn filtered(&mut self) -> FilteredBlock {
         match self.answer().await {
             Answer::Filtered(block) => block,
             other => panic!("expected a filtered block, got {other:?}"),
         }
     }
 
-    pub(super) async fn status(&mut self) -> Status {
+    pub(crate) async fn status(&mut self) -> Status {
         match self.answer().await {
             Answer::Status(status) => status,
             other => panic!("expected a status, got {other:?}"),
@@ -299,7 +301,7 @@ impl Client {
     }
 
     /// The status is the last thing on this stream.
-    pub(super) async fn last_status(&mut self) -> Status {
+    pub(crate) async fn last_status(&mut self) -> Status {
         let status = self.status().await;
         let end = self.answer().await;
         assert!(matches!(end, Answer::End), "after {status:?} came {end:?}");

@@ -3,6 +3,6 @@
 mod access;
 mod bounds;
 mod content;
-mod fixture;
+pub(crate) mod fixture;
 mod process;
 mod statuses;

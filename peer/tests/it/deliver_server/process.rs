@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use grapevine_channels::proto::common::Status;
 use grapevine_channels::proto::orderer::SeekInfo;
-use grapevine_configs::NetworkConfig;
+use grapevine_configs::{ConfigFile, NetworkConfig};
 use grapevine_crypto::{LocalMsp, MspId, Signer};
 use grapevine_orderer_mock::chain::BatchOverrides;
 use grapevine_orderer_mock::client::{ClientOptions, ClientTls};
 use grapevine_orderer_mock::pieces::Cutting;
-use grapevine_orderer_mock::server::{RunningServer, ServerOptions, ServerTls};
+use grapevine_orderer_mock::server::{
+    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, RunningServer, ServerOptions, ServerTls,
+};
 use grapevine_orderer_mock::submit::{SubmitOptions, submit};
 use grapevine_peer::net_init::{InitReport, net_init};
 
@@ -54,6 +56,8 @@ async fn orderer(report: &InitReport) -> RunningServer {
         genesis_files: vec![report.directory.join("channels/trade.block")],
         signer: signer(&own, "OrdererMSP"),
         time_window: Duration::from_secs(900),
+        keepalive_interval: KEEPALIVE_INTERVAL,
+        keepalive_timeout: KEEPALIVE_TIMEOUT,
         batch: BatchOverrides::default(),
         trace: grapevine_block_trace::BlockTrace::off(),
     };
