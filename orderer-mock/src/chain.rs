@@ -25,8 +25,9 @@ use bytes::Bytes;
 use grapevine_block_trace::{BlockTrace, Station};
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{Block, BlockHeader};
-use grapevine_channels::config::ChannelConfig;
+use grapevine_channels::config::{BLOCK_VALIDATION, ChannelConfig};
 use grapevine_channels::deliver::Refusal;
+use grapevine_channels::policy::SignedData;
 use grapevine_channels::proto::common::{Envelope, HeaderType, Status};
 use grapevine_channels::transaction::{EnvelopeHeader, signed_envelope};
 use grapevine_crypto::Signer;
@@ -198,6 +199,7 @@ impl Chain {
             stop,
         };
         tracing::info!(%channel, height = state.borrow().height, "channel is open");
+        warn_of_signer(&settings.borrow().config, &task.signer);
         let handle = tokio::spawn(task.run(receiver));
         let budget = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
         Ok((Self { channel, settings, reader, state, queue, budget }, handle))
@@ -242,8 +244,7 @@ impl Chain {
     }
 
     /// Queues a config update, an envelope of type CONFIG_UPDATE whose sender may write, and waits until it is in a synced
-    /// config block or refused: 403 if it is not signed by those who may change what it changes, 413 if the config would
-    /// be too large for a block, 400 if anything else is wrong with it, 503 if the channel has stopped.
+    /// config block or refused: 400 if anything is wrong with it, 503 if the channel has stopped.
     pub async fn configure(&self, update: Envelope) -> Result<(), Refusal> {
         let stopped = || Refusal::new(Status::ServiceUnavailable, Stopped.to_string());
         let permit = self.reserve(update.encoded_len()).await.map_err(|_| stopped())?;
@@ -259,6 +260,16 @@ impl Chain {
         }
         let permits = u32::try_from(bytes.clamp(1, QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
         self.budget.clone().acquire_many_owned(permits).await.map_err(|_| Stopped)
+    }
+}
+
+/// Says at once what peers would say of every block. Of a BFT channel no orderer satisfies the policy alone.
+fn warn_of_signer(config: &ChannelConfig, signer: &Signer) {
+    let data = Bytes::from_static(b"would this signature do?");
+    let (identity, signature) = (Bytes::copy_from_slice(signer.serialized()), signer.sign(&data).into());
+    if let Err(error) = config.evaluate(BLOCK_VALIDATION, &[SignedData { data, identity, signature }]) {
+        let channel = config.channel_id();
+        tracing::warn!(%channel, %error, "peers will refuse the blocks of this orderer: its signature does not satisfy {BLOCK_VALIDATION}; check General.LocalMSPID and LocalMSPDir");
     }
 }
 

@@ -22,7 +22,7 @@ use grapevine_crypto::{LocalMsp, MspId, Signer};
 use grapevine_orderer_mock::chain::BatchOverrides;
 use grapevine_orderer_mock::pieces::Cutting;
 use grapevine_orderer_mock::server::{
-    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, RunningServer, ServerOptions, ServerTls,
+    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, RunningServer, ServerOptions, ServerTls, chain_of,
 };
 use grapevine_orderer_mock::submit::{SubmitOptions, submit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -120,7 +120,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", chain_of(error.as_ref()));
     ExitCode::FAILURE
 }
 

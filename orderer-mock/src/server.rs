@@ -235,13 +235,13 @@ fn tls_config(tls: ServerTls) -> ServerTlsConfig {
     }
 }
 
-/// An error with its causes in one line; the transport's own text alone says nothing.
-pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
+/// An error with its causes in one line, each told once; the transport's own text alone says nothing.
+pub fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
+        if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
         source = cause.source();

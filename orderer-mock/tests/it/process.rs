@@ -198,6 +198,23 @@ fn logs_to_a_file_have_no_colours() {
 }
 
 #[test]
+fn an_orderer_that_peers_will_not_believe_is_told_at_the_start() {
+    for (from, to, warned) in [("LocalMSPID: OrdererMSP", "LocalMSPID: OtherMSP", true), ("", "", false)] {
+        let files = files();
+        let good = fs::read_to_string(&files.config).unwrap();
+        assert!(good.contains(from), "{good}");
+        fs::write(&files.config, good.replacen(from, to, 1)).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(["run", "--config"]).arg(&files.config).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let _running = Running(child);
+        let log: Vec<String> = log.take_while(|line| !line.contains("listening on")).collect();
+        assert_eq!(log.iter().any(|line| line.contains("peers will refuse")), warned, "{log:?}");
+    }
+}
+
+#[test]
 fn errors_are_one_line_that_says_what_to_do() {
     let files = files();
     let config = files.config.to_str().unwrap();
@@ -214,6 +231,7 @@ fn errors_are_one_line_that_says_what_to_do() {
         fs::write(config, good.replace(from, to)).unwrap();
         let line = error_line(&run(&["run", "--config", config]));
         assert!(line.contains(want), "{to}: {line}");
+        assert!(line.matches("genesis block is not").count() < 2, "causes are told once: {line}");
     }
     assert!(error_line(&run(&["run", "--config", "absent.yaml"])).contains("absent.yaml"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use grapevine_channels::block::{AuthenticBlock, Block};
 use grapevine_channels::config::ChannelConfig;
+use grapevine_crypto::LocalMsp;
 
 use super::output;
 use super::settings::Settings;
@@ -25,6 +26,7 @@ pub(super) fn join(settings: &Settings, path: &Path) -> anyhow::Result<()> {
         )
     })?;
     let channel = config.channel_id().clone();
+    warn_if_foreign(settings, &config);
     match AdminClient::new(&settings.data).join(&encoded) {
         Ok(joined) => Ok(output::print(&format!("joined {joined}\n"))?),
         Err(AdminClientError::NotRunning { .. }) => {
@@ -34,6 +36,17 @@ pub(super) fn join(settings: &Settings, path: &Path) -> anyhow::Result<()> {
             Ok(output::print(&format!("joined {channel}; the peer takes part when it is started\n"))?)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// An organisation may be added later, so this is no error. Without the private key there is nothing to say.
+fn warn_if_foreign(settings: &Settings, config: &ChannelConfig) {
+    let Ok(local) = LocalMsp::load(&settings.msp_directory, &settings.msp_id) else { return };
+    if let Err(error) = config.identify(local.signer.serialized()) {
+        output::complain(&anyhow::anyhow!(
+            "as of this block the peer is no member of channel {}: {error}; unless a later config block lets it in, the block is of another network",
+            config.channel_id()
+        ));
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use grapevine_channels::ChannelId;
 use grapevine_configs::{ConfigFile, PeerConfig, Warning};
+use grapevine_crypto::MspId;
 
 use crate::ledger::DIRECTORY;
 
@@ -16,6 +17,10 @@ pub(super) struct Settings {
     pub(super) data: PathBuf,
     /// Directory of the ledger.
     pub(super) ledger: PathBuf,
+    /// `peer.localMspId`.
+    pub(super) msp_id: MspId,
+    /// `peer.mspConfigPath`.
+    pub(super) msp_directory: PathBuf,
 }
 
 /// Reads the configuration; warnings go to standard error.
@@ -27,7 +32,8 @@ pub(super) fn load(path: &Path) -> anyhow::Result<Settings> {
             std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("grapevine: {warning}\n"));
     }
     let data = config.peer.file_system_path;
-    Ok(Settings { ledger: data.join(DIRECTORY), data })
+    let (msp_id, msp_directory) = (config.peer.local_msp_id.as_str().into(), config.peer.msp_config_path);
+    Ok(Settings { ledger: data.join(DIRECTORY), data, msp_id, msp_directory })
 }
 
 /// Prints warnings to standard error.

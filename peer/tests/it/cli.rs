@@ -208,6 +208,14 @@ fn net_init_makes_peers_that_can_join_their_channels() {
     let (config, block) = (config.to_str().unwrap(), block.to_str().unwrap());
     works(&["channel", "join", "--block", block, "--config", config]);
     assert!(works(&["channel", "list", "--config", config]).contains("trade    1 "));
+    let joined = |block: &str| grapevine(&["channel", "join", "--block", block, "--config", config]);
+    assert!(joined(block).stderr.is_empty());
+    // The block of another network may be meant: its channel may let this organisation in later.
+    let foreign = directory.path().join("audit.block");
+    std::fs::write(&foreign, genesis("audit", 1).encoded()).unwrap();
+    let output = joined(foreign.to_str().unwrap());
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.contains("no member of channel audit"), "{said}");
 
     let complaint =
         fails(&["net", "init", "--config", description, "--dir", directory.path().to_str().unwrap()]);
