@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use grapevine_configs::{ConfigFile, Endpoint, NetworkConfig};
+use grapevine_configs::{Endpoint, NetworkConfig};
 
 use crate::error::NetworkError;
 use crate::links::Links;
@@ -98,6 +98,8 @@ fn address(
 
 #[cfg(test)]
 mod tests {
+    use grapevine_configs::ConfigFile as _;
+
     use super::*;
     use crate::builder::TWO_ORGANIZATIONS;
 

@@ -111,8 +111,9 @@ async fn proxy(to: SocketAddr, silent: watch::Receiver<bool>) -> (SocketAddr, mp
                     return;
                 }
                 // It holds the connections, and breaks them when it may speak again.
+                let mut sink = tokio::io::sink();
                 tokio::select! {
-                    _ = tokio::io::copy(&mut far, &mut tokio::io::sink()) => {
+                    _ = tokio::io::copy(&mut far, &mut sink) => {
                         let _nobody_waits = closed.send(()).await;
                         told(&mut silent, false).await;
                     }
