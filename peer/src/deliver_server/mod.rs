@@ -227,7 +227,8 @@ impl DeliverServer {
         ledger: Ledger,
         channels: DeliverChannels,
     ) -> Result<Self, DeliverServerError> {
-        let keepalive = Keepalive { interval: options.keepalive_interval, timeout: options.keepalive_timeout };
+        let keepalive =
+            Keepalive { interval: options.keepalive_interval, timeout: options.keepalive_timeout };
         let transport = transport(options.tls.as_ref(), keepalive)?;
         let binding_required = options.tls.as_ref().is_some_and(|tls| tls.client_roots.is_some());
         let address = options.listen;

@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 
 use grapevine_channels::block::Block;
+use grapevine_channels::certificates::CertificateClock;
 use grapevine_channels::genesis::{ApplicationOrg, GenesisBuilder, OrdererOrg};
 use grapevine_channels::membership::{Membership, MembershipConfig, MembershipOutput};
 use grapevine_channels::time::Time;
 use grapevine_channels::wire::SignedAlive;
 use grapevine_crypto::issue::{Organization, Validity};
 use grapevine_crypto::proto::FabricMspConfig;
-use grapevine_crypto::{Algorithm, Digest};
+use grapevine_crypto::{Algorithm, Digest, Signer};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use super::*;
 
 const HOUR: i64 = 3600;
+
+fn unix_seconds_now() -> i64 {
+    wall_ms() / 1_000
+}
 
 /// Certificates and authorities are valid from a day ago; `lasting` is how long from now.
 fn until(lasting: i64) -> Validity {
@@ -83,10 +88,10 @@ fn a_peer_whose_certificate_has_expired_may_not_connect() {
 #[test]
 fn a_connected_peer_is_refused_once_its_certificate_expires() {
     let world = World::new();
-    let mut trust = world.trust(&world.own, world.enrol(&world.own, "peer0", 100 * HOUR));
+    let trust = world.trust(&world.own, world.enrol(&world.own, "peer0", 100 * HOUR));
     let peer = world.enrol(&world.other, "peer1", HOUR);
     assert!(trust.check(peer.serialized()).is_ok());
-    trust.wall_start += 2 * HOUR;
+    trust.correct(trust.zero_ms() + 2 * HOUR * 1_000);
     assert!(trust.check(peer.serialized()).unwrap_err().contains("expired"));
 }
 
@@ -110,14 +115,22 @@ impl Member {
             fanout: 3,
             connections_max: 100,
         };
-        let own = credential(trust.signer().identity());
+        let own = credential(&trust.identity());
         let rng = ChaCha8Rng::seed_from_u64(1);
-        let machine = Membership::new(config, own, vec![1; 32], 1, trust.wall_start(), Time::ZERO, rng);
+        let machine = Membership::new(
+            config,
+            own,
+            vec![1; 32],
+            1,
+            CertificateClock::new(Time::ZERO, trust.zero_ms()),
+            Time::ZERO,
+            rng,
+        );
         Self { machine, authority: TrustAuthority(Arc::new(trust)) }
     }
 
     fn identity(&self) -> Identity {
-        self.authority.0.signer().identity().clone()
+        self.authority.0.identity()
     }
 
     /// Meets another peer; gives the records that go to it.
