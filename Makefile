@@ -59,7 +59,7 @@ LOSSES ?= 3
 model:
 	GRAPEVINE_MODEL_LOSSES=$(LOSSES) cargo test --release --locked -p grapevine-channels --lib election::model -- --nocapture
 
-# The ledger against damage, kills and power failures, at length; half an hour.
+# The ledger against damage, kills and power failures, at length; a quarter of an hour. `grapevine-bench crash` does the same to whole peers.
 test-durability:
 	GRAPEVINE_EXHAUSTIVE=1 cargo test --release --locked -p grapevine-durability
 
