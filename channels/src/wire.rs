@@ -385,6 +385,16 @@ pub struct Leadership {
     /// Round trip to the sender's orderer, microseconds; 0: unknown. For operators.
     #[prost(uint64, tag = "9")]
     pub orderer_round_trip_us: u64,
+    /// Of a resignation: the sender is about to end, and passes nothing on any more.
+    #[prost(bool, tag = "10")]
+    pub is_stopping: bool,
+}
+
+impl Leadership {
+    /// Whether the sender says that it is about to end.
+    pub fn says_farewell(&self) -> bool {
+        self.is_stopping && self.kind() == LeadershipKind::Resignation
+    }
 }
 
 /// Kinds of election messages.

@@ -21,6 +21,12 @@
 //! `leader_election_duration` for better ones. It makes way for each better one once; if that one does not lead then, it
 //! is passed over.
 //!
+//! # Start
+//! Peers that start together must not each lead alone, all pulling from the orderers, before they have met. A peer that knows no
+//! member yet stands only when its bootstrap and anchor peers have answered or failed twice; after that, and with members,
+//! when the membership did not change for `membership_sample_interval`; after `startup_grace_period` in any case. A leader
+//! declares itself to each new member at once.
+//!
 //! # Messages ([`LeadershipKind`])
 //! *Declaration* from the leader. *Proposal* from a candidate: a follower asks its leader with a *query*, the leader
 //! declares itself, the follower gives the candidate *notice* of the term, and the candidate follows by hearsay: a
@@ -32,7 +38,7 @@
 //! # Behind, withholding
 //! A declaration from somebody who lacks what the receiver had a lease ago is not followed; if it is the own leader, the
 //! receiver stands against it. Nothing verified for two leases: one random member (drawn alike by all from a hash) asks the
-//! orderer for its newest block; if that one has not come a lease later, the leader is deposed: not followed for
+//! orderer for its newest header; if that block has not come a lease later, the leader is deposed: not followed for
 //! [`DEPOSED_FOR`] by whoever was without blocks as well.
 //!
 //! # Modes
@@ -90,7 +96,8 @@ pub struct ElectionConfig {
     pub use_leader_election: bool,
     /// Lead always (`orgLeader`).
     pub org_leader: bool,
-    /// Longest wait for the membership to settle after joining (`election.startupGracePeriod`).
+    /// Longest wait after joining for bootstrap and anchor peers to answer and for the membership to settle
+    /// (`election.startupGracePeriod`).
     pub startup_grace_period: Duration,
     /// The membership has settled when it did not change for this long (`election.membershipSampleInterval`).
     pub membership_sample_interval: Duration,
@@ -102,8 +109,9 @@ pub struct ElectionConfig {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stance {
-    /// Waiting until the membership stops changing, or a leader is heard.
-    Settling { since: Time, changed: Time },
+    /// Waiting until the membership stops changing, or a leader is heard. `seeking`: bootstrap or anchor peers may still turn
+    /// up; who knows nobody waits for them.
+    Settling { since: Time, changed: Time, seeking: bool },
     /// Living under a leader until the lease ends.
     Following { account: Account, lease_ends: Time },
     /// Without a leader; speaks up at `proposes`, unless somebody leads by then.
@@ -161,7 +169,7 @@ impl Election {
     pub fn new(config: ElectionConfig, own: PkiId, height: u64, now: Time) -> Self {
         let mut outputs = VecDeque::new();
         let stance = if config.use_leader_election {
-            Stance::Settling { since: now, changed: now }
+            Stance::Settling { since: now, changed: now, seeking: false }
         } else {
             if config.org_leader {
                 outputs.push_back(ElectionOutput::Lead(Term { counter: 0, leader: own }));
@@ -195,7 +203,9 @@ impl Election {
     pub fn handle_member(&mut self, now: Time, peer: PkiId) {
         self.members.entry(peer).or_insert_with(|| Member::new(now));
         match self.stance {
-            Stance::Settling { since, .. } => self.stance = Stance::Settling { since, changed: now },
+            Stance::Settling { since, seeking, .. } => {
+                self.stance = Stance::Settling { since, changed: now, seeking };
+            }
             Stance::Leading { .. } => self.send(now, peer, LeadershipKind::Declaration),
             _ => {}
         }
@@ -206,12 +216,27 @@ impl Election {
         self.members.remove(&peer);
         self.doubters.remove(&peer);
         match self.stance {
-            Stance::Settling { since, .. } => self.stance = Stance::Settling { since, changed: now },
+            Stance::Settling { since, seeking, .. } => {
+                self.stance = Stance::Settling { since, changed: now, seeking };
+            }
             Stance::Following { account, .. } if account.term.leader == peer && !account.hearsay => {
                 self.leaderless(now, self.turn(now));
             }
             _ => {}
         }
+    }
+
+    /// Whether bootstrap or anchor peers may still turn up.
+    pub fn handle_seeking(&mut self, now: Time, seeking: bool) {
+        if let Stance::Settling { since, changed, seeking: was } = self.stance {
+            let changed = if seeking == was { changed } else { now };
+            self.stance = Stance::Settling { since, changed, seeking };
+        }
+    }
+
+    /// Whether this peer waits for the membership to settle after joining.
+    pub fn is_settling(&self) -> bool {
+        matches!(self.stance, Stance::Settling { .. })
     }
 
     /// A member says how many blocks it has; `counted` as in [`Election::handle_message`].
@@ -239,8 +264,12 @@ impl Election {
 
     /// The deliver client reached an orderer after `round_trip`, or lost the last one.
     pub fn handle_orderer_contact(&mut self, now: Time, reached: Option<Option<Duration>>) {
+        let was_lost = self.contact.state == OrdererContact::Failed;
         self.note_contact(now, reached);
-        if let Stance::Leading { account, declared, declares, .. } = self.stance {
+        // Further failures do not put off the question who else reaches one.
+        if let Stance::Leading { account, declared, declares, .. } = self.stance
+            && !(was_lost && reached.is_none())
+        {
             let vacancy = now + self.lease();
             self.stance = Stance::Leading { account, declared, declares, vacancy };
         }
@@ -264,7 +293,7 @@ impl Election {
         }
     }
 
-    /// The newest block a probe found is authentic, and there are `height` blocks with it.
+    /// The newest header a probe found is authentic, and there are `height` blocks with it.
     pub fn handle_newest(&mut self, now: Time, height: u64) {
         if matches!(self.stance, Stance::Following { .. }) && height > self.verified() {
             self.watch.suspect(height, now + self.lease());
@@ -306,7 +335,7 @@ impl Election {
     /// Makes room at once: others hear of it before this peer stops.
     pub fn handle_shutdown(&mut self, now: Time) {
         if matches!(self.stance, Stance::Leading { .. }) {
-            self.resign(now, self.successor(now));
+            self.resign(now, self.successor(now), true);
         }
         self.stance = Stance::Static;
     }

@@ -51,7 +51,7 @@ impl Election {
             *at = map(*at);
         }
         match &mut self.stance {
-            Stance::Settling { since, changed } => (*since, *changed) = (map(*since), map(*changed)),
+            Stance::Settling { since, changed, .. } => (*since, *changed) = (map(*since), map(*changed)),
             Stance::Following { account, lease_ends } => {
                 (account.since, *lease_ends) = (map(account.since), map(*lease_ends));
             }

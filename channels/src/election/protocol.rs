@@ -144,7 +144,7 @@ impl Election {
                 };
                 let reaches = |member: &Member| member.contact == OrdererContact::Reached;
                 if lost && self.members.get(&from).is_some_and(reaches) {
-                    self.resign(now, Some(from));
+                    self.resign(now, Some(from), false);
                 } else {
                     // It did not hear this leader, or lives in a later term.
                     self.assert_leadership(now, counter);

@@ -13,7 +13,10 @@ use std::time::Duration;
 impl Election {
     pub(super) fn stance_deadline(&self) -> Option<Time> {
         match self.stance {
-            Stance::Settling { since, changed } => Some(
+            Stance::Settling { since, seeking: true, .. } if self.members.is_empty() => {
+                Some(since + self.config.startup_grace_period)
+            }
+            Stance::Settling { since, changed, .. } => Some(
                 (changed + self.config.membership_sample_interval)
                     .max(since + self.config.membership_sample_interval * 2)
                     .min(since + self.config.startup_grace_period),
@@ -153,12 +156,12 @@ impl Election {
         self.lease() / DECLARATIONS_PER_LEASE / 6
     }
 
-    pub(super) fn resign(&mut self, now: Time, successor: Option<PkiId>) {
+    pub(super) fn resign(&mut self, now: Time, successor: Option<PkiId>, is_stopping: bool) {
         if !matches!(self.stance, Stance::Leading { .. }) {
             return;
         }
         let about = successor.map(|peer| peer.0.0.to_vec()).unwrap_or_default();
-        let message = Leadership { about, ..self.message(now, LeadershipKind::Resignation) };
+        let message = Leadership { about, is_stopping, ..self.message(now, LeadershipKind::Resignation) };
         self.post_all(&message);
         self.outputs.push_back(ElectionOutput::StepDown);
         self.outputs.push_back(ElectionOutput::Follow(None));
@@ -268,6 +271,7 @@ impl Election {
             tip_hash: Vec::new(),
             reason,
             orderer_round_trip_us: u64::try_from(round_trip).unwrap_or(u64::MAX),
+            is_stopping: false,
         }
     }
 

@@ -151,6 +151,22 @@ fn alone_one_leads_after_settling() {
 }
 
 #[test]
+fn who_knows_nobody_waits_for_the_peers_it_dials_but_no_longer_than_the_grace() {
+    let settles = |steps: &[(u64, bool)]| {
+        let mut machine = election(0, 1);
+        steps.iter().for_each(|(now, seeking)| machine.handle_seeking(at(*now), *seeking));
+        machine.next_deadline().unwrap()
+    };
+    assert_eq!(settles(&[]), at(400), "there is nobody to dial");
+    assert_eq!(settles(&[(0, true)]), at(2_000));
+    assert_eq!(settles(&[(0, true), (700, false)]), at(900), "dialling has come to an end");
+    let mut machine = election(0, 1);
+    machine.handle_seeking(at(0), true);
+    machine.handle_member(at(300), peer(1));
+    assert_eq!(machine.next_deadline().unwrap(), at(500), "who knows members waits for them");
+}
+
+#[test]
 fn a_dead_leader_is_replaced_and_the_new_term_is_higher() {
     let mut bus = Bus::new(&[1, 1, 1, 1]);
     bus.run_until(at(3_000));

@@ -106,7 +106,7 @@ pub enum ElectionOutput {
     StepDown,
     /// This peer follows another leader now, or knows none.
     Follow(Option<Term>),
-    /// Ask an orderer for its newest block and answer with `handle_probe`, within one lease.
+    /// Ask an orderer for its newest header and answer with `handle_probe`, within one lease.
     ProbeOrderer,
     /// A leader withheld blocks and is deposed.
     Deposed(PkiId),

@@ -14,6 +14,9 @@ use crate::time::Time;
 
 /// Longest wait between two dials of one endpoint, in intervals.
 const BACKOFF_FACTOR_MAX: u32 = 8;
+/// Failures in a row after which nobody is expected at a permanent endpoint for now. Not the first: of peers that start together
+/// some dial before the others listen.
+const FAILURES_EXPECTED: u32 = 2;
 
 #[derive(Debug)]
 struct Target {
@@ -60,6 +63,15 @@ impl Dialer {
         self.permanent.insert(list, endpoints);
         let permanent: BTreeSet<&String> = self.permanent.values().flatten().collect();
         self.targets.retain(|endpoint, target| target.member.is_some() || permanent.contains(endpoint));
+    }
+
+    /// Whether somebody may still be found at a permanent endpoint: nobody has answered there yet, and it has not failed
+    /// for good either.
+    pub(super) fn is_seeking(&self) -> bool {
+        let untried = |endpoint| {
+            self.targets.get(endpoint).is_some_and(|target: &Target| target.failures < FAILURES_EXPECTED)
+        };
+        self.permanent.values().flatten().any(untried)
     }
 
     pub(super) fn is_permanent(&self, endpoint: &str) -> bool {

@@ -355,6 +355,11 @@ impl Membership {
         self.connected.contains(pki_id)
     }
 
+    /// Whether a bootstrap or anchor peer may still turn up: nobody has answered there yet, nor has dialling failed again.
+    pub fn is_seeking(&self) -> bool {
+        self.dialer.is_seeking()
+    }
+
     /// Who says that a suspect is silent.
     pub fn accusers(&self, pki_id: &PkiId) -> Vec<PkiId> {
         self.detector.accusers(pki_id).copied().collect()

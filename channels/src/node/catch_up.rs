@@ -2,7 +2,7 @@
 
 use grapevine_crypto::{Digest, PkiId};
 
-use super::{Event, Node, Output, Penalty, Rejection, Ticket, Verifying};
+use super::{Event, Node, OrdererAnswer, Output, Penalty, Rejection, Ticket, Verifying};
 use crate::ChannelId;
 use crate::chain::PENDING_BYTES_MAX;
 use crate::reconciliation::{Ask, Elsewhere, NotReady, Progress};
@@ -23,7 +23,8 @@ const _: () = assert!(ASKED_BYTES_MAX < PENDING_BYTES_MAX, "what was asked for h
 #[derive(Debug)]
 pub(super) struct VerifyingHeaders {
     channel: ChannelId,
-    peer: PkiId,
+    /// `None`: an orderer, which was asked for its newest.
+    peer: Option<PkiId>,
     first: u64,
     /// Sizes of the blocks, as the peer says.
     sizes: Vec<usize>,
@@ -165,11 +166,28 @@ impl Node {
             self.next_ticket += 1;
             let size = |entry: &wire::HeaderEntry| usize::try_from(entry.block_bytes).unwrap_or(usize::MAX);
             let sizes = headers.entries.iter().map(size).collect();
-            let entry = VerifyingHeaders { channel: id.clone(), peer, first: headers.first, sizes };
+            let entry =
+                VerifyingHeaders { channel: id.clone(), peer: Some(peer), first: headers.first, sizes };
             self.verifying_headers.insert(ticket, entry);
             self.outputs.push_back(Output::VerifyHeaders { ticket, channel: id.clone(), headers });
         }
         self.reconcile(now, id);
+    }
+
+    /// What a probe of an orderer found: contact first, then, if its newest header is authentic, how far the chain is.
+    pub(super) fn handle_probe(&mut self, now: Time, id: &ChannelId, found: Option<OrdererAnswer>) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        channel.election.handle_probe(now, found.as_ref().map(|answer| answer.round_trip));
+        let Some(OrdererAnswer { newest, .. }) = found.filter(|answer| !answer.newest.entries.is_empty())
+        else {
+            return;
+        };
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let entry =
+            VerifyingHeaders { channel: id.clone(), peer: None, first: newest.first, sizes: Vec::new() };
+        self.verifying_headers.insert(ticket, entry);
+        self.outputs.push_back(Output::VerifyHeaders { ticket, channel: id.clone(), headers: newest });
     }
 
     pub(super) fn handle_headers_verified(
@@ -181,6 +199,13 @@ impl Node {
         let Some(entry) = self.verifying_headers.remove(&ticket) else { return };
         let VerifyingHeaders { channel: id, peer, first, sizes } = entry;
         let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Some(peer) = peer else {
+            // One that cannot be judged, or is forged, says nothing of the chain.
+            if let Some(newest) = result.ok().and_then(|headers| headers.last().map(VerifiedHeader::number)) {
+                channel.election.handle_newest(now, newest.saturating_add(1));
+            }
+            return;
+        };
         let verified = match result {
             Ok(headers) => Some(headers.into_iter().zip(sizes).collect()),
             Err(Rejection::Forged(reason)) => {

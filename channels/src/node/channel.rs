@@ -6,8 +6,8 @@ use std::time::Duration;
 use grapevine_crypto::{Digest, PkiId};
 
 use super::{
-    ChannelSetup, Event, Node, NodeConfig, ORDERER_REST, OrdererAnswer, Output, Penalty, REPLY_BLOCKS_MAX,
-    REPLY_BYTES_MAX, Rejection, Ticket, fork,
+    ChannelSetup, Event, Node, NodeConfig, ORDERER_REST, Output, Penalty, REPLY_BLOCKS_MAX, REPLY_BYTES_MAX,
+    Rejection, Ticket, fork,
 };
 use crate::ChannelId;
 use crate::block::AuthenticBlock;
@@ -255,14 +255,6 @@ impl Node {
         let id = entry.channel;
         let claimed = entry.claim.map(|claim| claim.number);
         let Some(channel) = self.channels.get_mut(&id) else { return };
-        if entry.probe {
-            let newest = match result {
-                Ok(block) => block.number(),
-                Err(Rejection::Known { number, .. }) => number,
-                Err(_) => return,
-            };
-            return channel.election.handle_newest(now, newest.saturating_add(1));
-        }
         let block = match result {
             Ok(block) => block,
             Err(Rejection::Known { number, hash }) => {
@@ -399,15 +391,6 @@ impl Node {
         channel.orderer_again_at = None;
         if channel.pulls() {
             self.outputs.push_back(Output::StartDeliver { channel: id.clone(), next });
-        }
-    }
-
-    /// What a probe of an orderer found: contact first, then, if its newest block is authentic, how far the chain is.
-    pub(super) fn handle_probe(&mut self, now: Time, id: &ChannelId, found: Option<OrdererAnswer>) {
-        let Some(channel) = self.channels.get_mut(id) else { return };
-        channel.election.handle_probe(now, found.as_ref().map(|answer| answer.round_trip));
-        if let Some(body) = found.and_then(|answer| answer.newest) {
-            self.verify_probe(now, id.clone(), body);
         }
     }
 

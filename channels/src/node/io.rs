@@ -74,8 +74,8 @@ pub enum Rejection {
 pub struct OrdererAnswer {
     /// From the attempt to connect to the answer.
     pub round_trip: Duration,
-    /// Its newest block, marshalled; left out when it answered that it has none.
-    pub newest: Option<Bytes>,
+    /// The header of its newest block, not verified.
+    pub newest: Headers,
 }
 
 /// Something that happened.
@@ -378,7 +378,7 @@ pub enum Output {
         /// The channel.
         channel: ChannelId,
     },
-    /// Ask an orderer of the channel for its newest block and answer with [`Input::OrdererProbe`], within a lease at
+    /// Ask an orderer of the channel for its newest header and answer with [`Input::OrdererProbe`], within a lease at
     /// most. At most one is under way for each channel.
     ProbeOrderer {
         /// The channel.

@@ -45,6 +45,8 @@ mod equivocation;
 mod events;
 mod guests;
 mod io;
+#[cfg(test)]
+mod leadership_tests;
 mod peers;
 mod restore;
 #[cfg(test)]
@@ -146,8 +148,6 @@ struct Verifying {
     channel: ChannelId,
     claim: Option<Claim>,
     source: BlockSource,
-    /// From a probe of an orderer: it tells how far the chain is and goes no further.
-    probe: bool,
     /// It was asked for.
     asked: bool,
     since: Time,
@@ -291,6 +291,10 @@ impl Node {
     fn settle(&mut self, now: Time) {
         // First, since a member's death makes elections speak.
         self.drain_membership(now);
+        if self.channels.values().any(|channel| channel.election.is_settling()) {
+            let seeking = self.membership.is_seeking();
+            self.channels.values_mut().for_each(|channel| channel.election.handle_seeking(now, seeking));
+        }
         let ids = self.channels.iter().filter(|(_, channel)| channel.election.has_output());
         let ids: Vec<ChannelId> = ids.map(|(id, _)| id.clone()).collect();
         for id in ids {

@@ -204,8 +204,7 @@ impl Node {
         // Pushes come from the own organisation alone; from another the block is taken, but goes no further.
         let source = if push { BlockSource::Push(peer) } else { BlockSource::Reply(peer) };
         let size = body.len();
-        let entry =
-            Verifying { channel: id, claim: Some(claim), source, probe: false, asked, since: now, size };
+        let entry = Verifying { channel: id, claim: Some(claim), source, asked, since: now, size };
         self.verify(now, peer, entry, kept, body);
     }
 
@@ -213,16 +212,9 @@ impl Node {
         if self.channels.contains_key(&channel) {
             let size = body.len();
             let source = BlockSource::Orderer;
-            let entry =
-                Verifying { channel, claim: None, source, probe: false, asked: true, since: now, size };
+            let entry = Verifying { channel, claim: None, source, asked: true, since: now, size };
             self.start_verifying(entry, None, body);
         }
-    }
-
-    pub(super) fn verify_probe(&mut self, now: Time, channel: ChannelId, body: Bytes) {
-        let (size, source) = (body.len(), BlockSource::Orderer);
-        let entry = Verifying { channel, claim: None, source, probe: true, asked: true, since: now, size };
-        self.start_verifying(entry, None, body);
     }
 
     fn verify(&mut self, now: Time, peer: PkiId, entry: Verifying, kept: Option<Digest>, body: Bytes) {
@@ -307,6 +299,11 @@ impl Node {
             Some(ChannelBody::Leadership(message)) if own_organization => {
                 let counted = channel.counted(message.height, &message.tip_hash);
                 channel.election.handle_message(now, peer, &message, counted);
+                if message.says_farewell() {
+                    // The new leader's first plans do without it.
+                    channel.dissemination.handle_peer_gone(now, peer);
+                    self.drain_dissemination(&id);
+                }
             }
             Some(
                 body @ (ChannelBody::Announcement(_)

@@ -213,14 +213,14 @@ impl SeekInfo {
         }
     }
 
-    /// The newest block alone, as it is.
-    pub fn newest() -> Self {
+    /// The header of the newest block alone, with its signatures.
+    pub fn newest_header() -> Self {
         Self {
             start: Some(SeekPosition::newest()),
             stop: Some(SeekPosition::newest()),
             behavior: SeekBehavior::FailIfNotReady.into(),
             error_response: SeekErrorResponse::Strict.into(),
-            content_type: SeekContentType::Block.into(),
+            content_type: SeekContentType::HeaderWithSig.into(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use grapevine_channels::block::AuthenticBlock;
 use grapevine_channels::node::{Input, OrdererAnswer, Ticket};
+use grapevine_channels::wire::Headers;
 use rand::RngExt;
 
 use crate::checker::Check;
@@ -85,7 +86,10 @@ impl Simulation {
 
     pub(crate) fn probed(&mut self, peer: Site, channel: ChannelIndex, answers: bool) -> Check {
         let round_trip = self.orderer_round_trip(peer);
-        let newest = self.orderer.chains[channel].last().map(|block| block.encoded().clone());
+        let newest = self.orderer.chains[channel].last();
+        let first = newest.map_or(0, AuthenticBlock::number);
+        let blocks = newest.map(|block| Ok::<_, String>((block.block().clone(), block.size())));
+        let newest = Headers::of(first, blocks.into_iter())?;
         let found = answers.then_some(OrdererAnswer { round_trip, newest });
         let id = self.truth.channels[channel].id.clone();
         self.feed(peer, Cause::Other, Input::OrdererProbe { channel: id, found })
@@ -249,6 +253,7 @@ impl Simulation {
             stream.next += 1;
             stream.sent += 1;
             let (size, boot) = (block.size(), stream.boot);
+            self.measurements.orderer_bytes_sent += size as u64;
             let packet = Packet::Orderer { channel, session, boot, block };
             self.wire.send(self.now, orderer, peer, Class::Bulk, size, packet);
         }

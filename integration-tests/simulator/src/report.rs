@@ -94,6 +94,10 @@ pub(crate) struct Measurements {
     arrived: BTreeSet<(Site, ChannelIndex, u64)>,
     missed: u64,
     pub(crate) leader_changes: u64,
+    /// Peers that ever led.
+    pub(crate) leaders: BTreeSet<Site>,
+    /// Bytes of blocks that left the orderer.
+    pub(crate) orderer_bytes_sent: u64,
     pub(crate) penalties: u64,
     /// Peers declared dead by somebody though they were healthy.
     pub(crate) healthy_declared_dead: u64,

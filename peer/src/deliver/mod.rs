@@ -43,7 +43,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use endpoints::{Backoff, EndpointMemory};
-pub use probe::{NewestBlock, newest_block};
+pub use probe::{NewestHeader, newest_header};
 use session::{Session, SessionEnd};
 
 /// A stream that stood this long counts as a success, though it delivered nothing.

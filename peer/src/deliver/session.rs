@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use grapevine_channels::proto::common::{Envelope, Status};
 use grapevine_channels::proto::orderer::deliver_response::Type;
 use grapevine_channels::proto::orderer::{DeliverResponse, SeekInfo};
 use grapevine_channels::transaction::seek_envelope;
 use grapevine_crypto::{Certificate, Digest, Signer};
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::transport::{Certificate as TlsCertificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -74,9 +74,9 @@ impl Session<'_> {
         let mut client = self.connect().await?;
         let request = self.request(&SeekInfo::from_number(*self.next))?;
         let mut announcement = Announcement { due: Instant::now() + REFUSAL_TIME, made: false };
-        // Our side of the stream stays open: its end would tell the orderer that we are done. An orderer may answer
-        // nothing at all until there is a block, so nothing here has a time limit; pings find dead connections.
-        let requests = stream::iter([request]).chain(stream::pending());
+        // An orderer may answer nothing at all until there is a block, so nothing here has a time limit; pings find
+        // dead connections.
+        let (requests, _open) = open_ended(request);
         let opened = self.accompany(&mut announcement, client.deliver(requests)).await?;
         let mut blocks = opened.map_err(|status| stream_error(&status))?.into_inner();
         loop {
@@ -93,12 +93,12 @@ impl Session<'_> {
         }
     }
 
-    /// The newest block there is; `asked` becomes the moment the request went out.
+    /// The newest block there is, without its data as far as the orderer can leave that out; `asked` becomes the moment the request went out.
     pub(super) async fn newest(&self, asked: &mut std::time::Instant) -> Result<Bytes, SessionEnd> {
         let mut client = self.connect().await?;
-        let request = self.request(&SeekInfo::newest())?;
+        let request = self.request(&SeekInfo::newest_header())?;
         *asked = std::time::Instant::now();
-        let requests = stream::iter([request]).chain(stream::pending());
+        let (requests, _open) = open_ended(request);
         let mut blocks = client.deliver(requests).await.map_err(|status| stream_error(&status))?.into_inner();
         let response = blocks.message().await.map_err(|status| stream_error(&status))?;
         let response = response.ok_or_else(|| "the orderer ended the stream".to_owned())?;
@@ -208,6 +208,14 @@ impl Session<'_> {
     async fn report(&self, event: DeliverEvent) -> Result<(), SessionEnd> {
         self.sink.send(event).await.map_err(|_| SessionEnd::Closed)
     }
+}
+
+/// One request on a stream that stays open, since its end would tell the orderer that we are done, until what is returned
+/// with it is dropped. HTTP/2 resets a stream only when both directions are let go: of a request stream that never ended, the
+/// orderer would go on sending blocks that nobody reads, to the end of the window, on a connection that never closes.
+fn open_ended(request: Envelope) -> (impl Stream<Item = Envelope> + Send + 'static, oneshot::Sender<()>) {
+    let (open, closed) = oneshot::channel();
+    (stream::iter([request]).chain(stream::pending()).take_until(closed), open)
 }
 
 fn tls_config(tls: &DeliverTls, endpoint_roots: &[Vec<u8>]) -> ClientTlsConfig {

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::deliver::{
     AddressOverride, ClientCertificate, DeliverClient, DeliverConfig, DeliverEndpoint, DeliverEvent,
-    DeliverTls, newest_block,
+    DeliverTls, newest_header,
 };
 use crate::signing::CurrentSigner;
 
@@ -127,7 +127,7 @@ impl Orderers {
         deliver
     }
 
-    /// Asks an orderer for its newest block, unless that is under way.
+    /// Asks an orderer for its newest header, unless that is under way.
     pub(super) fn probe(&mut self, channel: &ChannelId, config: &ChannelConfig) {
         if !self.probing.insert(channel.clone()) {
             return;
@@ -135,9 +135,9 @@ impl Orderers {
         let deliver = self.deliver_config(channel, config);
         let (signer, news, time) = (self.signer.now(), self.news.clone(), self.settings.probe_time);
         tokio::spawn(async move {
-            let found = newest_block(&deliver, &signer, time).await;
+            let found = newest_header(&deliver, &signer, time).await;
             let found = match found {
-                Ok(block) => Some(OrdererAnswer { round_trip: block.round_trip, newest: Some(block.bytes) }),
+                Ok(newest) => Some(OrdererAnswer { round_trip: newest.round_trip, newest: newest.header }),
                 Err(reason) => {
                     tracing::debug!(channel = %deliver.channel, reason, "no orderer answers the probe");
                     None

@@ -21,7 +21,7 @@ use grapevine_orderer_mock::submit::{SubmitOptions, submit};
 use grapevine_orderer_mock::testing::{SINGLE, TestNetwork};
 use grapevine_peer::deliver::{
     AddressOverride, ClientCertificate, DeliverClient, DeliverConfig, DeliverEndpoint, DeliverEvent,
-    DeliverTls,
+    DeliverTls, newest_header,
 };
 use prost::Message;
 use tokio::net::TcpListener;
@@ -326,10 +326,60 @@ async fn new_orderers_are_taken_over_at_once() {
     assert_eq!(pull.event().await, connected);
 }
 
-/// An orderer that answers each stream with the next entry of a script, then ends it.
+#[tokio::test]
+async fn a_probe_gets_the_newest_header_without_the_data() {
+    let fixture = Fixture::start().await;
+    fixture.submit(b"ab").await;
+    let config = config(vec![endpoint(fixture.server.address())]);
+    let newest = newest_header(&config, &fixture.member(), DEADLINE).await.unwrap().header;
+    let stored = Block::decode(fixture.stored(2).into(), BLOCK_BYTES_MAX).unwrap();
+    let (header, signatures) = newest.headers().next().unwrap();
+    assert_eq!((header.hash(), &signatures), (stored.header().hash(), stored.signatures_metadata()));
+    assert!(newest.entries[0].block_bytes < fixture.stored(2).len() as u64);
+}
+
+/// A stream that is merely no longer read would be filled to the end of its window.
+#[tokio::test]
+async fn who_stops_pulling_or_has_its_answer_closes_the_stream() {
+    let (address, orderer) = Scripted::serve(None).await;
+    let directory = tempfile::tempdir().unwrap();
+    let signer = TestNetwork::new(directory.path()).unwrap().member().unwrap();
+    let config = config(vec![endpoint(address)]);
+    let streams = || Arc::strong_count(&orderer.open);
+    let none = streams();
+    let mut pull = Pull::start(config.clone(), signer.clone(), 0);
+    assert_eq!(pull.number().await, 0);
+    assert_eq!(streams(), none + 1);
+    drop(pull);
+    newest_header(&config, &signer, DEADLINE).await.unwrap();
+    within(async {
+        while streams() > none {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// An orderer that answers each stream with the next entry of a script, then ends it; without a script it answers with
+/// block 0 and leaves the stream open.
 #[derive(Clone)]
 struct Scripted {
-    script: Arc<Mutex<Vec<Vec<DeliverResponse>>>>,
+    script: Option<Arc<Mutex<Vec<Vec<DeliverResponse>>>>>,
+    /// Lives as long as any stream without a script.
+    open: Arc<()>,
+}
+
+impl Scripted {
+    async fn serve(script: Option<Vec<Vec<DeliverResponse>>>) -> (SocketAddr, Self) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let orderer =
+            Self { script: script.map(|script| Arc::new(Mutex::new(script))), open: Arc::default() };
+        let service = AtomicBroadcastServer::new(orderer.clone()).max_encoding_message_size(100 << 20);
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        (address, orderer)
+    }
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
@@ -350,7 +400,12 @@ impl AtomicBroadcast for Scripted {
         &self,
         _: Request<Streaming<Envelope>>,
     ) -> Result<Response<Self::DeliverStream>, tonic::Status> {
-        let mut script = self.script.lock().unwrap();
+        let Some(script) = &self.script else {
+            let open = self.open.clone();
+            let endless = stream::pending().inspect(move |()| _ = &open).map(|()| block(1, 10));
+            return Ok(Response::new(Box::pin(stream::iter([block(0, 10)]).chain(endless).map(Ok))));
+        };
+        let mut script = script.lock().unwrap();
         if script.is_empty() {
             return Err(tonic::Status::aborted("the script is over"));
         }
@@ -361,7 +416,8 @@ impl AtomicBroadcast for Scripted {
 fn block(number: u64, bytes: usize) -> DeliverResponse {
     let header = common::BlockHeader { number, ..common::BlockHeader::default() };
     let data = common::BlockData { data: vec![vec![0; bytes].into()] };
-    let block = common::Block { header: Some(header), data: Some(data), metadata: None };
+    let metadata = common::BlockMetadata { metadata: vec![Bytes::new()] };
+    let block = common::Block { header: Some(header), data: Some(data), metadata: Some(metadata) };
     DeliverResponse::block(block.encode_to_vec().into())
 }
 
@@ -378,12 +434,7 @@ async fn an_orderer_that_misbehaves_is_left_and_the_number_kept() {
         vec![],
         vec![block(6, 10)],
     ];
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let service = AtomicBroadcastServer::new(Scripted { script: Arc::new(Mutex::new(script)) })
-        .max_encoding_message_size(100 << 20);
-    let server = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let (address, _orderer) = Scripted::serve(Some(script)).await;
     let directory = tempfile::tempdir().unwrap();
     let signer = TestNetwork::new(directory.path()).unwrap().member().unwrap();
     let mut pull = Pull::start(config(vec![endpoint(address)]), signer, 5);

@@ -1,0 +1,77 @@
+//! Whose election messages count.
+
+use std::collections::BTreeSet;
+
+use super::tests::{SESSION, at, node, outputs};
+use super::*;
+use crate::isolation::{TAG_SIZE, proof};
+use crate::wire::{ChannelBody, ChannelFrame, Frame, Joined, Leadership, LeadershipKind};
+use grapevine_crypto::MspId;
+
+const GENESIS: Digest = Digest([9; 32]);
+
+fn audit() -> ChannelId {
+    "audit".parse().unwrap()
+}
+
+/// A node of Org1 that elects a leader of `audit`, which is Org2's channel, too.
+fn electing() -> Node {
+    let mut node = node(false);
+    node.config.election.use_leader_election = true;
+    let organizations = ["Org1MSP".into(), "Org2MSP".into()].into();
+    let scope = Scope { genesis_hash: GENESIS, organizations, former: BTreeMap::new() };
+    let setup =
+        ChannelSetup { channel: audit(), scope, anchors: BTreeSet::new(), height: 1, tip: Digest([1; 32]) };
+    node.handle(at(0), Input::Join(setup));
+    outputs(&mut node);
+    node
+}
+
+fn connect(node: &mut Node, organization: &str, name: &str, has_joined: bool) -> PkiId {
+    let organization = MspId::from(organization);
+    let peer = PkiId::new(&organization, name);
+    node.handle(at(1), Input::Connected { peer, organization, session: SESSION, endpoint: None });
+    if has_joined {
+        let joined = Joined { proofs: vec![proof(&GENESIS, &SESSION, &peer).to_vec()] };
+        node.handle(at(1), Input::Control { peer, frame: Frame::encode_body(FrameBody::Joined(joined)) });
+    }
+    outputs(node);
+    peer
+}
+
+/// Says that it leads, in term 3, by the tag that a member would use.
+fn declares(node: &mut Node, peer: PkiId) {
+    let kind = LeadershipKind::Declaration.into();
+    let leadership = Leadership { kind, counter: 3, height: 1, ..Leadership::default() };
+    let tag = proof(&GENESIS, &SESSION, &peer)[..TAG_SIZE].to_vec();
+    let frame = ChannelFrame { tag, body: Some(ChannelBody::Leadership(leadership)) };
+    node.handle(at(2), Input::Control { peer, frame: Frame::encode_body(FrameBody::Channel(frame)) });
+}
+
+#[test]
+fn a_member_of_the_own_organisation_is_followed() {
+    let mut node = electing();
+    let peer = connect(&mut node, "Org1MSP", "peer1", true);
+    declares(&mut node, peer);
+    assert_eq!(node.leader(&audit()), Some(Term { counter: 3, leader: peer }));
+    node.handle(at(3), Input::Disconnected { peer });
+    assert_eq!(node.leader(&audit()), None, "not without a connection");
+}
+
+#[test]
+fn strangers_other_organisations_and_who_has_not_joined_are_not() {
+    let mut node = electing();
+    let foreign = connect(&mut node, "Org2MSP", "peer1", true);
+    let outside = connect(&mut node, "Org1MSP", "peer2", false);
+    let stranger = PkiId::new(&"Org1MSP".into(), "peer3");
+    let unlinked = node.counters().unlinked_frames;
+    for peer in [foreign, outside, stranger] {
+        declares(&mut node, peer);
+        assert_eq!(node.leader(&audit()), None);
+    }
+    assert_eq!(node.counters().unlinked_frames, unlinked + 2, "a stranger is not even heard");
+    // Nor did the counter of the term count.
+    let member = connect(&mut node, "Org1MSP", "peer1", true);
+    declares(&mut node, member);
+    assert_eq!(node.leader(&audit()), Some(Term { counter: 3, leader: member }));
+}
