@@ -1,8 +1,8 @@
 //! `grapevine-bench failover`: how long blocks stay away from the other peers when the leader goes, while the orderer makes one of 10 KB
 //! every 200 ms.
 //!
-//! In each run the leader is killed (SIGKILL), stands still (SIGSTOP) and is asked to end (SIGTERM), one after the other; each time the others must go on, and
-//! it comes back and catches up before the next. A gap is the longest time between two blocks committed by one surviving peer, from a second before the
+//! In each run the leader is killed (SIGKILL), stands still (SIGSTOP) and is asked to end (SIGTERM), one after the other, and with `--cut` loses all packets
+//! from and to it; each time the others must go on, and it comes back and catches up before the next. A gap is the longest time between two blocks committed by one surviving peer, from a second before the
 //! leader goes until another one has led for some seconds; the 200 ms between two blocks are part of it.
 //!
 //! | field | is |
@@ -10,7 +10,8 @@
 //! | `gap_p50_s`, `gap_max_s` | after SIGKILL: median and maximum over the runs of the gap of the peer that waited longest |
 //! | `gap_stop_max_s` | after SIGSTOP, maximum |
 //! | `handover_max_s` | after SIGTERM, maximum |
-//! | `gaps_s`, `gaps_stop_s`, `handovers_s` | those of each run |
+//! | `gap_cut_max_s` | with packets lost, maximum; null without `--cut` |
+//! | `gaps_s`, `gaps_stop_s`, `handovers_s`, `gaps_cut_s` | those of each run |
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use grapevine_block_trace::{Event, Station, now};
-use grapevine_network::{Interrupt, Network, Payload, Submission};
+use grapevine_network::{Interrupt, Network, Payload, Submission, namespaces};
 use serde::Serialize;
 
 use crate::network::{self, CHANNEL, SETTLE_WITHIN};
@@ -31,6 +32,9 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Size of a transaction, and nearly that of a block.
 const PAYLOAD_BYTES: usize = 9_000;
+
+/// Links of the processes where packets are to be lost; no limit to these blocks.
+const LINK_MBIT: u32 = 1_000;
 
 /// Blocks flow for so long before the leader goes.
 const BEFORE: Duration = Duration::from_secs(1);
@@ -50,6 +54,9 @@ pub(crate) struct Arguments {
     /// How often the leader goes in each of the three ways
     #[arg(long, value_name = "R", default_value_t = 5)]
     runs: u32,
+    /// Also lose all packets from and to the leader: every process runs in a network namespace of its own, behind a gigabit link; as root
+    #[arg(long)]
+    cut: bool,
     /// File for the result; - for standard output
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -61,6 +68,7 @@ enum Going {
     Killed,
     Stopped,
     Asked,
+    Cut,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,29 +79,40 @@ struct Failover {
     gap_max_s: f64,
     gap_stop_max_s: f64,
     handover_max_s: f64,
+    gap_cut_max_s: Option<f64>,
     gaps_s: Vec<f64>,
     gaps_stop_s: Vec<f64>,
     handovers_s: Vec<f64>,
+    gaps_cut_s: Vec<f64>,
 }
 
 /// Measures and reports.
 pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> anyhow::Result<()> {
     anyhow::ensure!(arguments.peers > 1, "--peers: write a number above 1, so that someone can take over");
     anyhow::ensure!(arguments.runs > 0, "--runs: write a number above 0");
-    let network = network::builder(arguments.peers, interrupt)?.start()?;
+    let mut builder = network::builder(arguments.peers, interrupt)?;
+    if arguments.cut {
+        namespaces::isolate()?;
+        builder = builder.link_mbit(LINK_MBIT);
+    }
+    let network = builder.start()?;
     network::settle(&network, 1)?;
     let _load = load(&network, arguments.runs)?;
-    let (mut killed, mut stopped, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut killed, mut stopped, mut asked, mut cut) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in 1..=arguments.runs {
         killed.push(gap(&network, Going::Killed)?);
         stopped.push(gap(&network, Going::Stopped)?);
         asked.push(gap(&network, Going::Asked)?);
+        if arguments.cut {
+            cut.push(gap(&network, Going::Cut)?);
+        }
         let last = |gaps: &[f64]| gaps.last().copied().unwrap_or(0.0);
         eprintln!(
-            "run {run}: gap {:.2} s after SIGKILL, {:.2} s after SIGSTOP, {:.2} s after SIGTERM",
+            "run {run}: gap {:.2} s after SIGKILL, {:.2} s after SIGSTOP, {:.2} s after SIGTERM, {:.2} s cut off",
             last(&killed),
             last(&stopped),
-            last(&asked)
+            last(&asked),
+            last(&cut)
         );
     }
     let max = |gaps: &[f64]| gaps.iter().copied().fold(0.0, f64::max);
@@ -106,17 +125,19 @@ pub(crate) fn run(arguments: &Arguments, interrupt: &Interrupt) -> anyhow::Resul
         gap_max_s: max(&killed),
         gap_stop_max_s: max(&stopped),
         handover_max_s: max(&asked),
+        gap_cut_max_s: (!cut.is_empty()).then(|| max(&cut)),
         gaps_s: killed,
         gaps_stop_s: stopped,
         handovers_s: asked,
+        gaps_cut_s: cut,
     };
     arguments.json.as_deref().map_or(Ok(()), |path| write_json(path, &result))
 }
 
 /// Transactions at a steady pace for longer than all runs take; dropping it ends them.
 fn load(network: &Network, runs: u32) -> anyhow::Result<Submission<'_>> {
-    // A run watches three times and waits three times until all is well again.
-    let length = 3 * runs * (BEFORE + WATCHED + SETTLE_WITHIN);
+    // A run watches four times at most and waits as often until all is well again.
+    let length = 4 * runs * (BEFORE + WATCHED + SETTLE_WITHIN);
     let transactions = usize::try_from(length.as_millis() / INTERVAL.as_millis())?;
     let path = network.directory().join("load");
     let file = std::fs::File::create(&path).and_then(|file| {
@@ -138,6 +159,7 @@ fn gap(network: &Network, going: Going) -> anyhow::Result<f64> {
         Going::Killed => network.kill(&leader)?,
         Going::Stopped => network.freeze(&leader)?,
         Going::Asked => network.stop(&leader)?,
+        Going::Cut => network.lose_packets(&leader)?,
     }
     wait::until(network, Instant::now() + WATCHED)?;
     let until = now();
@@ -152,6 +174,7 @@ fn gap(network: &Network, going: Going) -> anyhow::Result<f64> {
     match going {
         Going::Killed | Going::Asked => network.start(&leader)?,
         Going::Stopped => network.thaw(&leader)?,
+        Going::Cut => network.pass_packets(&leader)?,
     }
     Ok(rounded(longest))
 }

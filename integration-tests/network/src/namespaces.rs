@@ -118,6 +118,19 @@ impl Namespaces {
         Ok(address)
     }
 
+    /// Loses every packet from and to a process from now on, or no more. Its interface and its connections stay.
+    ///
+    /// # Errors
+    /// If the process has no namespace or the kernel refuses.
+    pub(crate) fn lose(&self, process: &str, lose: bool) -> Result<(), NetworkError> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = names.iter().position(|name| name == process);
+        let number = position.and_then(|position| u16::try_from(position + 1).ok());
+        let number =
+            number.ok_or_else(|| NetworkError::State(format!("{process} has no namespace of its own")))?;
+        shell(&format!("ip link set {} {}\n", self.name(number), if lose { "down" } else { "up" }))
+    }
+
     /// The command, without its arguments, that runs `program` in the namespace of a process.
     pub(crate) fn wrap(&self, process: &str, program: &Path) -> Option<(PathBuf, Vec<String>)> {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);

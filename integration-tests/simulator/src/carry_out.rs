@@ -134,6 +134,7 @@ impl Simulation {
         match event {
             NodeEvent::Leader { term: Some(term), .. } if term.leader == own => {
                 self.measurements.leader_changes += 1;
+                self.measurements.leaders.insert(peer);
                 Ok(())
             }
             NodeEvent::MemberDead(subject) => {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use grapevine_simulator::{Simulation, chaos};
-use questions::{Question, trials};
+use questions::Trials;
 use rejoin::Rejoin;
 use run::Run;
 
@@ -26,18 +26,8 @@ struct Arguments {
 enum Command {
     /// Measures a protocol over many placements: time to the last peer, copies, misses.
     Run(Box<Run>),
-    /// Membership and leadership over wide-area links: one figure for each question and seed, summed up.
-    Trials {
-        /// Seeds, as first..last, both run.
-        #[arg(long, value_parser = seeds)]
-        seeds: RangeInclusive<u64>,
-        /// Peers.
-        #[arg(long, default_value_t = 100)]
-        peers: usize,
-        /// The questions, all if none is named.
-        #[arg(value_enum)]
-        questions: Vec<Question>,
-    },
+    /// Membership and leadership over wide-area links: one figure for each question and seed, summed up and held against its goal.
+    Trials(Trials),
     /// Peers that are behind among others that have everything: how fast they catch up, and what live blocks suffer.
     CatchUp(Rejoin),
     /// Random faults, one network for each seed; stops at the first violation.
@@ -52,7 +42,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(options) => options.run(),
         Command::CatchUp(options) => options.run(),
-        Command::Trials { seeds, peers, questions } => trials(&seeds, peers, &questions),
+        Command::Trials(trials) => trials.run(),
         Command::Chaos { seeds } => chaos_runs(seeds),
     }
 }

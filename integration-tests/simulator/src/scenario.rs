@@ -159,6 +159,10 @@ pub struct Scenario {
     pub block_interval: Duration,
     /// When the first is made.
     pub first_block: Time,
+    /// Blocks of each channel that the orderer and the peers have at the start, besides the first.
+    pub history: u64,
+    /// Peers that have nothing of it.
+    pub behind: BTreeSet<Site>,
     /// Peers that start later than at zero.
     pub starts: BTreeMap<Site, Time>,
     /// Channels that peers join by [`Fault::Join`] only.
@@ -218,6 +222,8 @@ impl Scenario {
             block_bytes: 16_000,
             block_interval: Duration::from_millis(100),
             first_block: Time::from_millis(5_000),
+            history: 0,
+            behind: BTreeSet::new(),
             starts: BTreeMap::new(),
             joins_later: BTreeSet::new(),
             warm: false,

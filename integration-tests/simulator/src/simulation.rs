@@ -112,16 +112,26 @@ impl Simulation {
             queue.push(*at, Event::Fault(fault.clone()));
         }
         queue.push(Time::ZERO + CHECK_INTERVAL, Event::Check);
+        let mut orderer = Orderer::new(&truth);
+        for channel in 0..truth.channels.len() {
+            (0..scenario.history).for_each(|_| orderer.make(channel, scenario.block_bytes, Time::ZERO));
+        }
         let hosts = (0..peers).map(|peer| {
             let joined = (0..truth.channels.len())
                 .filter(|channel| truth.is_member(peer, *channel))
                 .filter(|channel| !scenario.joins_later.contains(&(peer, *channel)));
             let drift_ppm = scenario.clock_drift_ppm.get(&peer).copied().unwrap_or(0);
-            Host::new(truth.channels.len(), joined.collect(), drift_ppm)
+            let mut host = Host::new(truth.channels.len(), joined.collect(), drift_ppm);
+            if scenario.history > 0 && !scenario.behind.contains(&peer) {
+                for channel in &host.joined {
+                    host.ledgers[*channel].clone_from(&orderer.chains[*channel]);
+                }
+            }
+            host
         });
         Ok(Self {
             hosts: hosts.collect(),
-            orderer: Orderer::new(&truth),
+            orderer,
             checker: Checker::new(peers, &scenario.settings.dissemination),
             last_fault: scenario
                 .faults
@@ -159,6 +169,11 @@ impl Simulation {
                 return Ok(self.report());
             }
         }
+    }
+
+    /// When the next event happens.
+    pub(crate) fn next_event(&self) -> Option<Time> {
+        self.wire.next().into_iter().chain(self.queue.next()).min()
     }
 
     /// Lets the next event happen. True at the end.

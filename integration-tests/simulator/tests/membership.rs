@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use grapevine_simulator::trials::{
-    Death, death_noticed, healed, healthy_declared_dead, idle_bytes, joined, leader_gap, started_together,
+    Death, cuts, death_noticed, healed, healthy_declared_dead, idle_bytes, joined, leader_gap, rejoin_gap,
+    started_leaders, started_together,
 };
 
 fn seconds(seconds: f64) -> Duration {
@@ -64,15 +65,27 @@ fn no_healthy_peer_is_declared_dead_beside_those_that_stand_still() {
 /// All ways to cut one direction, and all pairs of them: twenty and a hundred and ninety.
 #[test]
 fn cuts_heal_into_one_leader_and_equal_heights() {
-    let directions: Vec<(usize, usize)> =
-        (0..5).flat_map(|from| (0..5).filter(move |to| *to != from).map(move |to| (from, to))).collect();
-    let mut cuts: Vec<Vec<(usize, usize)>> = directions.iter().map(|cut| vec![*cut]).collect();
-    for (index, one) in directions.iter().enumerate() {
-        cuts.extend(directions.iter().skip(index + 1).map(|other| vec![*one, *other]));
-    }
+    let cuts = cuts();
     assert_eq!(cuts.len(), 20 + 190);
     for (seed, cuts) in cuts.iter().enumerate() {
         let time = healed(cuts, seed as u64).unwrap();
         assert!(time <= seconds(3.0), "{cuts:?}: {time:?}");
+    }
+}
+
+/// Twenty peers that start together do not all pull from the orderer before they have met.
+#[test]
+fn a_common_start_costs_the_orderer_little() {
+    for seed in 1..=10 {
+        let start = started_leaders(20, seed).unwrap();
+        assert!(start.leaders <= 3 && start.orderer_egress_blocks <= 1.05, "seed {seed}: {start:?}");
+    }
+}
+
+#[test]
+fn the_lowest_id_far_behind_neither_leads_nor_holds_others_up() {
+    for seed in 1..=2 {
+        let gap = rejoin_gap(5, seed).unwrap();
+        assert!(gap <= seconds(0.5), "seed {seed}: {gap:?}");
     }
 }

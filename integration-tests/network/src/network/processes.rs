@@ -152,6 +152,32 @@ impl Network {
         self.with_process(name, Process::hang_up)
     }
 
+    /// Loses every packet from and to a process; its connections stay open. For networks with
+    /// [`crate::NetworkBuilder::link_mbit`].
+    ///
+    /// # Errors
+    /// If its links cannot be cut.
+    pub fn lose_packets(&self, name: &str) -> Result<(), NetworkError> {
+        self.lose(name, true)
+    }
+
+    /// Ends [`Network::lose_packets`].
+    ///
+    /// # Errors
+    /// As [`Network::lose_packets`].
+    pub fn pass_packets(&self, name: &str) -> Result<(), NetworkError> {
+        self.lose(name, false)
+    }
+
+    fn lose(&self, name: &str, lose: bool) -> Result<(), NetworkError> {
+        let without = || {
+            NetworkError::State(
+                "only processes in namespaces of their own can be cut off; use link_mbit".into(),
+            )
+        };
+        self.namespaces.as_ref().ok_or_else(without)?.lose(&self.member(name)?.name, lose)
+    }
+
     /// True if the process was started and has not ended.
     ///
     /// # Errors
