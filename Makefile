@@ -50,14 +50,19 @@ sim-table:
 test-exhaustive:
 	GRAPEVINE_EXHAUSTIVE=1 cargo test --release --locked -p grapevine-channels --test data_model chain_flips
 
-# Membership and leadership over wide-area links, two hundred networks for each question.
+# Membership and leadership over wide-area links, two hundred networks for each question, held against the goals; hours. `make trials QUESTIONS="gap-killed joined"` for some.
+TRIAL_SEEDS ?= 1..200
+QUESTIONS ?=
 trials:
-	cargo run --release --locked -p grapevine-simulator -- trials --seeds 1..200
+	cargo run --release --locked -p grapevine-simulator -- trials --seeds $(TRIAL_SEEDS) --threads 2 $(QUESTIONS)
 
-# Every run of small elections with more losses than `make test` explores; minutes and gigabytes each.
-LOSSES ?= 3
+# Every run of small elections, at length: peers, losses and deaths; minutes and gigabytes each.
+MODELS ?= "3 3 1" "4 1 0"
 model:
-	GRAPEVINE_MODEL_LOSSES=$(LOSSES) cargo test --release --locked -p grapevine-channels --lib election::model -- --nocapture
+	for model in $(MODELS); do \
+	  GRAPEVINE_MODEL="$$model" cargo test --release --locked -p grapevine-channels --lib \
+	    election::model::at_length -- --nocapture || exit 1; \
+	done
 
 # The ledger against damage, kills and power failures, at length; a quarter of an hour. `grapevine-bench crash` does the same to whole peers.
 test-durability:

@@ -7,7 +7,7 @@ use grapevine_channels::time::Time;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use super::{BEGIN, BLOCK_INTERVAL, Death, LOOK_INTERVAL, Trial, warm, with_blocks};
+use super::{BEGIN, BLOCK_INTERVAL, Death, LOOK_INTERVAL, Trial, with_blocks};
 use crate::checker::Violation;
 use crate::fault::{Fault, Target};
 use crate::simulation::Simulation;
@@ -28,7 +28,7 @@ const HISTORY: u64 = 100_000;
 /// # Errors
 /// A violation.
 pub fn leader_gap(peers: usize, death: Death, seed: u64) -> Result<Duration, Violation> {
-    let mut trial = Trial::new(warm(with_blocks(peers, FIRST_BLOCK)), seed)?;
+    let mut trial = Trial::new(with_blocks(peers, FIRST_BLOCK), seed)?;
     trial.advance(BEGIN)?;
     let Some(leader) = trial.simulation.target(LEADER) else { return Err(trial.failed("nobody leads")) };
     trial.kill(leader, death)?;
@@ -47,7 +47,7 @@ pub fn rejoin_gap(peers: usize, seed: u64) -> Result<Duration, Violation> {
     let lowest = (0..peers).min_by_key(|peer| truth.peers[*peer].credential.pki_id).unwrap_or_default();
     scenario.behind.insert(lowest);
     scenario.starts.insert(lowest, BEGIN);
-    let mut trial = Trial::new(warm(scenario), seed)?;
+    let mut trial = Trial::new(scenario, seed)?;
     trial.advance(BEGIN)?;
     let gap = trial.longest_gap(lowest)?;
     if trial.simulation.measurements.leaders.contains(&lowest) {

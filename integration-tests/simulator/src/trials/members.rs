@@ -6,7 +6,7 @@ use grapevine_channels::membership::MemberState;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use super::{BEGIN, Death, Trial, quiet, state, warm};
+use super::{BEGIN, Death, Trial, quiet, state};
 use crate::checker::Violation;
 use crate::fault::{Fault, Target};
 
@@ -15,7 +15,7 @@ use crate::fault::{Fault, Target};
 /// # Errors
 /// A violation, or somebody who never notices.
 pub fn death_noticed(peers: usize, death: Death, seed: u64) -> Result<Duration, Violation> {
-    let mut trial = Trial::new(warm(quiet(peers)), seed)?;
+    let mut trial = Trial::new(quiet(peers), seed)?;
     trial.advance(BEGIN)?;
     let gone = usize::try_from(seed).unwrap_or_default() % peers;
     trial.kill(gone, death)?;
@@ -34,7 +34,7 @@ pub fn joined(peers: usize, seed: u64) -> Result<Duration, Violation> {
     let newcomer = peers - 1;
     let mut scenario = quiet(peers);
     scenario.starts.insert(newcomer, BEGIN);
-    let mut trial = Trial::new(warm(scenario), seed)?;
+    let mut trial = Trial::new(scenario, seed)?;
     trial.advance(BEGIN)?;
     trial.until("knew the new member and were known to it", |simulation| {
         (0..newcomer).all(|peer| {
@@ -67,7 +67,7 @@ pub fn started_together(peers: usize, seed: u64) -> Result<Duration, Violation> 
 /// # Errors
 /// A violation.
 pub fn idle_bytes(peers: usize, length: Duration, seed: u64) -> Result<f64, Violation> {
-    let mut trial = Trial::new(warm(quiet(peers)), seed)?;
+    let mut trial = Trial::new(quiet(peers), seed)?;
     trial.advance(BEGIN + Duration::from_secs(10))?;
     let (start, before) = (trial.simulation.now, trial.simulation.measurements.control_bytes_received);
     trial.advance(start + length)?;
@@ -91,7 +91,7 @@ pub fn healthy_declared_dead(peers: usize, length: Duration, seed: u64) -> Resul
             scenario.faults.push((at, Fault::Resume(peer)));
         }
     }
-    let mut trial = Trial::new(warm(scenario), seed)?;
+    let mut trial = Trial::new(scenario, seed)?;
     trial.advance(BEGIN + length)?;
     Ok(trial.simulation.measurements.healthy_declared_dead)
 }

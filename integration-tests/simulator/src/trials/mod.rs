@@ -1,8 +1,7 @@
 //! Trials of membership and leadership: one question each, one number for an answer.
 //!
 //! A trial runs a network over wide-area links (2 ms + 60 ms × distance, 1 Gbit/s a peer) up to the moment in question and takes the time, or
-//! counts. The safety checks of every run are on, whether a run settles is the trial's own business. Where the question is not how a
-//! network finds itself, it starts warm.
+//! counts. The safety checks of every run are on, whether a run settles is the trial's own business.
 
 mod leaders;
 mod members;
@@ -62,10 +61,6 @@ fn with_blocks(peers: usize, first_block: Time) -> Scenario {
     scenario.block_interval = BLOCK_INTERVAL;
     scenario.first_block = first_block;
     scenario
-}
-
-fn warm(scenario: Scenario) -> Scenario {
-    Scenario { warm: true, ..scenario }
 }
 
 fn state(simulation: &Simulation, peer: Site, other: Site) -> Option<MemberState> {
