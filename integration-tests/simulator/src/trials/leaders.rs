@@ -15,7 +15,7 @@ use crate::truth::{Site, Truth};
 
 const LEADER: Target = Target::Leader { organization: 0, channel: 0 };
 /// Blocks flow from here on.
-const FIRST_BLOCK: Time = Time::from_millis(3_000);
+const FIRST_BLOCK: Time = Time::from_millis(5_000);
 /// How long gaps are looked for at least, and at most while one is open.
 const WATCHED: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(10)];
 /// A peer that has waited no longer than this for a block waits as always.
