@@ -57,7 +57,7 @@ trials:
 	cargo run --release --locked -p grapevine-simulator -- trials --seeds $(TRIAL_SEEDS) --threads 2 $(QUESTIONS)
 
 # Every run of small elections, at length: peers, losses and deaths; minutes and gigabytes each.
-MODELS ?= "3 3 1" "4 1 0"
+MODELS ?= "3 3 1" "4 1 1" "4 2 0"
 model:
 	for model in $(MODELS); do \
 	  GRAPEVINE_MODEL="$$model" cargo test --release --locked -p grapevine-channels --lib \
