@@ -18,7 +18,7 @@
 //! tip hash contradicts them (`counted`, worked out by the node); a claim to have less is believed. So nobody leads by
 //! claiming a height. Who should go first, as far as a peer knows, waits for nothing, the others a
 //! slot longer each: mostly there is one candidate. A candidate probes an orderer while it waits
-//! `leader_election_duration` for better ones. It makes way for each better one once; if that one does not lead then, it
+//! `leader_election_duration` for better ones, twice that if it has never known a leader. It makes way for each better one once; if that one does not lead then, it
 //! is passed over.
 //!
 //! # Start

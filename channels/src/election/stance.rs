@@ -87,8 +87,7 @@ impl Election {
 
     pub(super) fn propose(&mut self, now: Time) {
         let counter = self.counter_highest.max(self.counter_contested).saturating_add(1);
-        let wait =
-            if self.members.is_empty() { Duration::ZERO } else { self.config.leader_election_duration };
+        let wait = if self.members.is_empty() { Duration::ZERO } else { self.hearing() };
         self.stance = Stance::Candidate { counter, decides: now + wait };
         self.send_all(now, LeadershipKind::Proposal);
         if wait > Duration::ZERO && self.own_contact(now) == OrdererContact::Unknown {
@@ -96,10 +95,16 @@ impl Election {
         }
     }
 
+    /// How long a candidate listens for somebody better, or for news of a leader. One that has never known a leader may merely not
+    /// have met it yet, and followers ask theirs before they give notice of it: twice as long.
+    fn hearing(&self) -> Duration {
+        self.config.leader_election_duration * if self.floor.is_some() { 1 } else { 2 }
+    }
+
     /// Makes way for a better candidate, once.
     pub(super) fn defer(&mut self, now: Time, to: PkiId) {
         self.passed_over.insert(to);
-        let patience = self.config.leader_election_duration * 2 + self.turn(now);
+        let patience = self.config.leader_election_duration + self.hearing() + self.turn(now);
         self.stance = Stance::Leaderless { proposes: now + patience };
     }
 

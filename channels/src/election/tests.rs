@@ -302,6 +302,22 @@ fn a_leader_without_an_orderer_hands_over_to_who_reaches_one() {
     assert_eq!(bus.machines[&second[0]].account().unwrap().reason, Some(Reason::HandedOver));
 }
 
+/// As of a leader whose requests the orderer refuses for their timestamp.
+#[test]
+fn refusals_again_and_again_do_not_put_off_the_handover() {
+    let mut bus = Bus::new(&[1, 1, 1]);
+    bus.run_until(at(3_000));
+    let first = bus.leaders()[0];
+    for _ in 0..8 {
+        let now = bus.now;
+        bus.machines.get_mut(&first).unwrap().handle_orderer_contact(now, None);
+        bus.run_until(now + Duration::from_millis(400));
+    }
+    let second = bus.leaders();
+    assert_eq!(second.len(), 1);
+    assert_ne!(second[0], first);
+}
+
 #[test]
 fn a_leader_whose_orderer_nobody_reaches_stays() {
     let mut bus = Bus::new(&[1, 1, 1]);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::tests::{SESSION, at, node, outputs};
 use super::*;
+use crate::block::AuthenticBlock;
 use crate::isolation::{TAG_SIZE, proof};
 use crate::wire::{ChannelBody, ChannelFrame, Frame, Joined, Leadership, LeadershipKind};
 use grapevine_crypto::MspId;
@@ -42,7 +43,10 @@ fn connect(node: &mut Node, organization: &str, name: &str, has_joined: bool) ->
 /// Says that it leads, in term 3, by the tag that a member would use.
 fn declares(node: &mut Node, peer: PkiId) {
     let kind = LeadershipKind::Declaration.into();
-    let leadership = Leadership { kind, counter: 3, height: 1, ..Leadership::default() };
+    says(node, peer, Leadership { kind, counter: 3, height: 1, ..Leadership::default() });
+}
+
+fn says(node: &mut Node, peer: PkiId, leadership: Leadership) {
     let tag = proof(&GENESIS, &SESSION, &peer)[..TAG_SIZE].to_vec();
     let frame = ChannelFrame { tag, body: Some(ChannelBody::Leadership(leadership)) };
     node.handle(at(2), Input::Control { peer, frame: Frame::encode_body(FrameBody::Channel(frame)) });
@@ -56,6 +60,33 @@ fn a_member_of_the_own_organisation_is_followed() {
     assert_eq!(node.leader(&audit()), Some(Term { counter: 3, leader: peer }));
     node.handle(at(3), Input::Disconnected { peer });
     assert_eq!(node.leader(&audit()), None, "not without a connection");
+}
+
+/// A leader that hands over because it stops passes nothing on any more; one that only lost its orderers does.
+#[test]
+fn a_leader_that_stops_is_left_out_of_the_next_plan() {
+    for is_stopping in [false, true] {
+        let mut node = electing();
+        let own = node.own.pki_id;
+        let peer = connect(&mut node, "Org1MSP", "peer1", true);
+        declares(&mut node, peer);
+        let kind = LeadershipKind::Resignation.into();
+        let about = own.0.0.to_vec();
+        says(&mut node, peer, Leadership { kind, counter: 3, about, is_stopping, ..Leadership::default() });
+        assert!(node.is_leader(&audit()));
+        outputs(&mut node);
+        let block = AuthenticBlock::simulated(1, Digest([1; 32]), 100);
+        node.handle(at(4), Input::OrdererBlock { channel: audit(), body: block.encoded().clone() });
+        let verify = outputs(&mut node).into_iter().find_map(|output| match output {
+            Output::Verify { ticket, .. } => Some(ticket),
+            _ => None,
+        });
+        node.handle(at(5), Input::Verified { ticket: verify.unwrap(), result: Ok(block) });
+        let pushed = outputs(&mut node)
+            .iter()
+            .any(|output| matches!(output, Output::SendBlock { peer: to, .. } if *to == peer));
+        assert_eq!(pushed, !is_stopping);
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::scenario::Scenario;
 use crate::scoreboard::Scoreboard;
 use crate::truth::{ChannelIndex, Site, Truth};
 
-/// Events between two whole checks.
+/// Events between two whole checks, of small networks.
 const WHOLE_CHECK_EVENTS: u64 = 1_000;
 /// Timeouts of one peer without time passing, after which it is stuck in a loop.
 const TIMEOUTS_AT_ONE_MOMENT_MAX: u32 = 1_000;
@@ -198,7 +198,9 @@ impl Simulation {
     /// Checks everything now and then.
     fn count_event(&mut self) -> Check {
         self.measurements.events += 1;
-        if self.measurements.events.is_multiple_of(WHOLE_CHECK_EVENTS) {
+        // What a whole check costs grows with the square of the peers; an event's share of it must not.
+        let peers = self.hosts.len() as u64;
+        if self.measurements.events.is_multiple_of(WHOLE_CHECK_EVENTS.max(peers * peers)) {
             self.checker.whole(&self.truth, &self.orderer, &self.hosts)?;
         }
         Ok(())
