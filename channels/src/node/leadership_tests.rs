@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::tests::{SESSION, at, node, outputs};
 use super::*;
+use crate::authority::ToyAuthority;
 use crate::block::AuthenticBlock;
 use crate::isolation::{TAG_SIZE, proof};
 use crate::wire::{ChannelBody, ChannelFrame, Frame, Joined, Leadership, LeadershipKind};
-use grapevine_crypto::MspId;
 
 const GENESIS: Digest = Digest([9; 32]);
 
@@ -29,9 +29,9 @@ fn electing() -> Node {
 }
 
 fn connect(node: &mut Node, organization: &str, name: &str, has_joined: bool) -> PkiId {
-    let organization = MspId::from(organization);
-    let peer = PkiId::new(&organization, name);
-    node.handle(at(1), Input::Connected { peer, organization, session: SESSION, endpoint: None });
+    let credential = ToyAuthority::credential(organization, name);
+    let peer = credential.pki_id;
+    node.handle(at(1), Input::Connected { credential, session: SESSION, endpoint: None });
     if has_joined {
         let joined = Joined { proofs: vec![proof(&GENESIS, &SESSION, &peer).to_vec()] };
         node.handle(at(1), Input::Control { peer, frame: Frame::encode_body(FrameBody::Joined(joined)) });
