@@ -320,11 +320,16 @@ fn run(arguments: &ConfigArguments, block_trace: Option<&Path>, take_over: TakeO
             .with_context(|| format!("--block-trace: cannot write {}", path.display()))?,
         None => BlockTrace::off(),
     };
+    // The other cores are for verification, ledger and RocksDB; and a frame that crosses threads costs a switch at each crossing.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.div_ceil(2))
         .enable_all()
         .build()
         .context("the runtime could not be started; raise the limit of threads for this user")?;
-    let ran = runtime.block_on(crate::driver::run(config, trace, take_over));
+    // On a worker, next to the tasks it talks to.
+    let running = runtime.spawn(crate::driver::run(config, trace, take_over));
+    let ran = runtime.block_on(running).unwrap_or_else(|error| Err(anyhow::Error::new(error)));
     // Blocking work that is still under way must not hold the process back for longer than it may take to stop.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     crate::terminal::show(Vec::new());

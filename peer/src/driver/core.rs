@@ -34,7 +34,7 @@ use crate::admin::{AdminCall, AdminRequest, AdminResponse};
 use crate::deliver_server::{DeliverChannels, DeliverServer};
 use crate::history;
 use crate::ledger::{CommitRefused, Ledger, LedgerError, LedgerReport, LedgerThread};
-use crate::net::{NetEvent, NetHandle};
+use crate::net::{NetEvent, NetEvents, NetHandle};
 
 /// An orderer that sent a block which does not verify is asked again after this long.
 const ORDERER_DISTRUST: Duration = Duration::from_secs(1);
@@ -44,13 +44,15 @@ const ORDERER_RESTART: Duration = Duration::from_millis(200);
 const HALT_GRACE: Duration = Duration::from_millis(500);
 /// Being outbid this soon after a start is by a former self.
 const FORMER_SELF: Duration = Duration::from_secs(60);
+/// Most events of the transport that are taken before the others have their turn.
+const NET_EVENTS_AT_ONCE: usize = 32;
 /// Most config blocks being committed at a time; they come one by one.
 const CONFIG_BLOCKS_MAX: usize = 64;
 
 /// Everything the core hears.
 #[derive(Debug)]
 pub(super) struct Feeds {
-    pub(super) net_events: mpsc::Receiver<NetEvent>,
+    pub(super) net_events: NetEvents,
     pub(super) ledger_reports: mpsc::Receiver<LedgerReport>,
     pub(super) findings: mpsc::UnboundedReceiver<Finding>,
     pub(super) orderer_news: mpsc::Receiver<OrdererNews>,
@@ -129,7 +131,7 @@ impl Core {
             tokio::select! {
                 () = &mut stop => break Ok(()),
                 () = tokio::time::sleep_until(wake.into()) => self.tick(),
-                Some(event) = feeds.net_events.recv() => self.net_event(event),
+                Some(event) = feeds.net_events.recv() => self.net_events(event, &mut feeds.net_events),
                 Some(report) = feeds.ledger_reports.recv() => {
                     if let Err(error) = self.ledger_report(report) {
                         break Err(error);
@@ -204,6 +206,15 @@ impl Core {
         }
     }
 
+    /// Takes what is there at once: looking for the next deadline costs more than most events.
+    fn net_events(&mut self, event: NetEvent, more: &mut NetEvents) {
+        self.net_event(event);
+        for _ in 1..NET_EVENTS_AT_ONCE {
+            let Some(event) = more.try_recv() else { return };
+            self.net_event(event);
+        }
+    }
+
     fn net_event(&mut self, event: NetEvent) {
         match event {
             NetEvent::Connected { identity, session, dialer, remote_address, .. } => {
@@ -222,6 +233,8 @@ impl Core {
             }
             NetEvent::Control { peer, frame, .. } => self.feed(Input::Control { peer, frame }),
             NetEvent::Bulk { peer, header, body, .. } => self.feed(Input::Bulk { peer, header, body }),
+            NetEvent::BulkStarted { peer, header, .. } => self.feed(Input::BulkStarted { peer, header }),
+            NetEvent::BulkProgress { peer, header, .. } => self.feed(Input::BulkProgress { peer, header }),
             NetEvent::DialFailed { endpoint, reason } => {
                 tracing::debug!(endpoint, reason, "dial failed");
                 self.feed(Input::DialFailed { endpoint });

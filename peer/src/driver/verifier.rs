@@ -1,7 +1,7 @@
 //! The worker pool that tells authentic blocks from all else.
 //!
 //! Each block is decoded and verified under its channel's config, on tokio's blocking threads, as many at a time as
-//! the machine has cores; a thread takes one after the other as long as some wait. How many wait is bounded by who asks: the node for peers' blocks, the permits of the orderer streams for
+//! the machine has cores; a thread takes one after the other as long as some wait. Small blocks are judged in tasks of the runtime. How many wait is bounded by who asks: the node for peers' blocks, the permits of the orderer streams for
 //! theirs.
 //!
 //! A block whose header was verified before is checked against that: by its data hash, without signatures.
@@ -36,6 +36,10 @@ use crate::ledger::Ledger;
 pub(super) const PARKED_MAX: usize = 64;
 /// Most bytes of one channel that wait for a config.
 pub(super) const PARKED_BYTES_MAX: usize = 16 << 20;
+
+/// Blocks up to this size are judged in a task like any other: a fraction of a millisecond. On a busy machine the way to another thread
+/// and back takes longer than that.
+const SHORT_BYTES_MAX: usize = 256 << 10;
 
 /// Most configs kept that are no longer in force.
 const FORMER_CONFIGS_MAX: usize = 4;
@@ -152,7 +156,11 @@ impl Verifier {
 
     /// Verifies a block; its verdict comes later.
     pub(super) fn verify(&self, job: Job) {
-        self.in_pool(|pool| pool.judge(job));
+        if job.body.len() > SHORT_BYTES_MAX {
+            return self.in_pool(|pool| pool.judge(job));
+        }
+        let pool = self.clone();
+        tokio::spawn(async move { pool.judge(job) });
     }
 
     /// Verifies the signatures of headers; their verdict comes later.

@@ -141,6 +141,25 @@ pub enum NetEvent {
         /// The frame.
         frame: Bytes,
     },
+    /// The header of a large bulk message that is wanted has come; its body follows, or `Disconnected`. A hint: left out when
+    /// much is waiting.
+    BulkStarted {
+        /// Who sends it.
+        peer: PkiId,
+        /// Number of the connection.
+        connection: u64,
+        /// The header.
+        header: Bytes,
+    },
+    /// More of the body has come: said now and then while it comes in. A hint, too.
+    BulkProgress {
+        /// Who sends it.
+        peer: PkiId,
+        /// Number of the connection.
+        connection: u64,
+        /// The header.
+        header: Bytes,
+    },
     /// A bulk message.
     Bulk {
         /// Who sent it.

@@ -54,6 +54,13 @@ pub(crate) struct FrameLimits {
     pub(crate) silence_timeout: Duration,
 }
 
+/// How far a body has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) length: usize,
+    pub(crate) arrived: usize,
+}
+
 /// A bulk message as it came in.
 #[derive(Debug)]
 pub(crate) enum BulkFrame {
@@ -75,11 +82,12 @@ pub(crate) async fn read_control<S: AsyncRead + Unpin>(
 }
 
 /// Reads one bulk message, waiting for its first byte without limit. `body_limit` is asked with the
-/// header before anything is allocated for the body.
+/// header before anything is allocated for the body; `news` hears how a wanted body comes in.
 pub(crate) async fn read_bulk<S: AsyncRead + Unpin>(
     stream: &mut S,
     limits: &FrameLimits,
     body_limit: impl FnOnce(&[u8]) -> Option<usize>,
+    mut news: impl FnMut(&Bytes, Arrival),
 ) -> Result<BulkFrame, FrameError> {
     let header_length = read_length(stream, limits.header_bytes_max).await?;
     let progress = limits.progress_timeout;
@@ -87,7 +95,11 @@ pub(crate) async fn read_bulk<S: AsyncRead + Unpin>(
     let length = tokio::time::timeout(progress, read_length(stream, limits.body_bytes_max));
     let length = length.await.map_err(|_| FrameError::Stalled(progress))??;
     if body_limit(&header).is_some_and(|limit| length <= limit) {
-        let body = read_part(stream, length, progress).await?;
+        news(&header, Arrival { length, arrived: 0 });
+        let body = read_part_with(stream, length, progress, |arrived| {
+            news(&header, Arrival { length, arrived });
+        });
+        let body = body.await?;
         return Ok(BulkFrame::Wanted { header, body });
     }
     read_past(stream, length, progress).await?;
@@ -110,6 +122,16 @@ async fn read_part<S: AsyncRead + Unpin>(
     length: usize,
     progress: Duration,
 ) -> Result<Bytes, FrameError> {
+    read_part_with(stream, length, progress, |_| {}).await
+}
+
+/// Reads a part and says after every step how much of it is here.
+async fn read_part_with<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    length: usize,
+    progress: Duration,
+    mut arrived: impl FnMut(usize),
+) -> Result<Bytes, FrameError> {
     let mut part = Vec::new();
     while part.len() < length {
         let filled = part.len();
@@ -119,6 +141,7 @@ async fn read_part<S: AsyncRead + Unpin>(
         part.resize(filled.saturating_add(step), 0);
         let room = part.get_mut(filled..).unwrap_or_default();
         fill(stream, room, progress).await?;
+        arrived(part.len());
     }
     Ok(Bytes::from(part))
 }

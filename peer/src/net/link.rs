@@ -10,7 +10,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use super::{
     BodyLimit, NetEvent, SendError,
     counters::count,
     driver::Command,
-    frames::{self, BulkFrame, FrameError, FrameLimits},
+    frames::{self, Arrival, BulkFrame, FrameError, FrameLimits},
     gate::{LinkStream, StreamKind},
     handle::Shared,
     queue::SendQueue,
@@ -36,6 +36,10 @@ use super::{
 /// Time for all four streams to be there.
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(15);
 const STREAMS: usize = 4;
+/// A smaller body is here as soon as its header: its beginning is not worth an event.
+const HINT_BYTES_MIN: usize = 64 * 1024;
+/// How often it is said that a body goes on coming. Half of the shortest time after which dissemination gives one up.
+const HINT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The part of a connection that senders and the driver share.
 #[derive(Debug)]
@@ -226,7 +230,17 @@ impl LinkTask {
             StreamKind::Bulk => tasks.spawn(async move {
                 loop {
                     let limit = |header: &[u8]| body_limit.body_limit(peer, header);
-                    match frames::read_bulk(&mut stream, &limits, limit).await? {
+                    let mut reported = Instant::now();
+                    let news = |header: &Bytes, Arrival { length, arrived }: Arrival| {
+                        let header = header.clone();
+                        if arrived == 0 && length > HINT_BYTES_MIN {
+                            lanes.try_control(NetEvent::BulkStarted { peer, connection, header });
+                        } else if arrived < length && reported.elapsed() >= HINT_INTERVAL {
+                            reported = Instant::now();
+                            lanes.try_control(NetEvent::BulkProgress { peer, connection, header });
+                        }
+                    };
+                    match frames::read_bulk(&mut stream, &limits, limit, news).await? {
                         BulkFrame::Wanted { header, body } => {
                             count(&counters.bulk_in);
                             let event = NetEvent::Bulk { peer, connection, header, body };

@@ -69,6 +69,7 @@ pub use self::{
     config::{Admission, BodyLimit, NetConfig, NetError, NetEvent, SendError},
     counters::{NetCounters, RefusalKind},
     handle::NetHandle,
+    lanes::NetEvents,
 };
 use self::{
     driver::{Driver, LinkLimits},
@@ -103,16 +104,15 @@ impl Net {
         signer: Arc<CurrentSigner>,
         admission: Arc<dyn Admission>,
         body_limit: Arc<dyn BodyLimit>,
-    ) -> Result<(NetHandle, mpsc::Receiver<NetEvent>), NetError> {
+    ) -> Result<(NetHandle, NetEvents), NetError> {
         let runtime = runtime::Handle::try_current().map_err(|_| NetError::NoRuntime)?;
         check(&config)?;
         let keypair = key::load_or_create(&config.key_path)?;
         let (listener, listen_address) = bind(config.listen)?;
         let local = keypair.public().to_peer_id();
         let (stop, hard_stop) = (CancellationToken::new(), CancellationToken::new());
-        let (lanes, events, forward) =
+        let (lanes, events) =
             Lanes::new(config.control_events_max, config.bulk_events_max, stop.clone(), hard_stop.clone());
-        runtime.spawn(forward);
         let (commands, commands_end) = mpsc::unbounded_channel();
         let registry = Registry::new(
             local,

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf as _, BytesMut};
 use futures::{
     AsyncRead, AsyncWrite,
     future::{BoxFuture, FutureExt as _, Ready, ready},
@@ -34,11 +35,15 @@ use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::{TcpListener, TcpStream},
 };
+use tokio_util::io::poll_read_buf;
 
 use super::NetCounters;
 
 /// Pause after a failed accept (out of file descriptors, usually), so that the task does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is read at a time when more is waiting than the reader asked for.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// Cuts a socket at once, whatever its user is doing.
 #[derive(Debug, Clone, Default)]
@@ -66,10 +71,14 @@ impl KillSwitch {
     }
 }
 
-/// A TCP connection that counts its bytes.
+/// A TCP connection that counts its bytes. Noise asks for 8 KiB at a time; while more is waiting, this reads ahead.
 #[derive(Debug)]
 pub(crate) struct Socket {
     inner: TcpStream,
+    /// Read and not yet asked for. Has memory only while much is coming in.
+    ahead: BytesMut,
+    /// The last read filled what it was given: more is waiting.
+    more: bool,
     counters: Arc<NetCounters>,
     kill: KillSwitch,
 }
@@ -80,11 +89,16 @@ impl Socket {
         if let Err(error) = inner.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
-        Self { inner, counters, kill: KillSwitch::default() }
+        Self { inner, ahead: BytesMut::new(), more: false, counters, kill: KillSwitch::default() }
     }
 
     pub(crate) fn kill_switch(&self) -> KillSwitch {
         self.kill.clone()
+    }
+
+    fn counted(&self, count: usize) -> usize {
+        self.counters.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        count
     }
 }
 
@@ -92,10 +106,32 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.kill.check(cx)?;
-        let mut buffer = ReadBuf::new(buffer);
-        std::task::ready!(Pin::new(&mut this.inner).poll_read(cx, &mut buffer))?;
-        let count = buffer.filled().len();
-        this.counters.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        if this.ahead.is_empty() {
+            if !this.more {
+                this.ahead = BytesMut::new();
+                let mut buffer = ReadBuf::new(buffer);
+                std::task::ready!(Pin::new(&mut this.inner).poll_read(cx, &mut buffer))?;
+                this.more = buffer.remaining() == 0;
+                return Poll::Ready(Ok(this.counted(buffer.filled().len())));
+            }
+            // Cleared first: memory that has been read from is used again.
+            this.ahead.clear();
+            this.ahead.reserve(READ_AHEAD_BYTES);
+            let count = match poll_read_buf(Pin::new(&mut this.inner), cx, &mut this.ahead) {
+                Poll::Ready(count) => count?,
+                Poll::Pending => {
+                    this.more = false;
+                    this.ahead = BytesMut::new();
+                    return Poll::Pending;
+                }
+            };
+            this.more = count >= READ_AHEAD_BYTES;
+            this.counted(count);
+        }
+        let count = this.ahead.len().min(buffer.len());
+        if let Some(room) = buffer.get_mut(..count) {
+            this.ahead.copy_to_slice(room);
+        }
         Poll::Ready(Ok(count))
     }
 }

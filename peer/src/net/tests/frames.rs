@@ -34,7 +34,7 @@ async fn random_bytes_never_panic() {
         let mut stream = Cursor::new(bytes.clone());
         while frames::read_control(&mut stream, &LIMITS).await.is_ok() {}
         let mut stream = Cursor::new(bytes);
-        while frames::read_bulk(&mut stream, &LIMITS, |header| Some(header.len())).await.is_ok() {}
+        while frames::read_bulk(&mut stream, &LIMITS, |header| Some(header.len()), |_, _| {}).await.is_ok() {}
     }
 }
 
@@ -44,12 +44,12 @@ async fn lengths_beyond_the_limits_are_refused_before_anything_is_read() {
     let error = frames::read_control(&mut stream, &LIMITS).await.unwrap_err();
     assert!(matches!(error, FrameError::TooLarge { .. }));
     let mut stream = Cursor::new((65_u32 << 10).to_be_bytes());
-    let error = frames::read_bulk(&mut stream, &LIMITS, |_| panic!("not asked")).await.unwrap_err();
+    let error = frames::read_bulk(&mut stream, &LIMITS, |_| panic!("not asked"), |_, _| {}).await.unwrap_err();
     assert!(matches!(error, FrameError::TooLarge { .. }));
     let mut bytes = vec![0, 0, 0, 1, b'h'];
     bytes.extend_from_slice(&(129_u32 << 20).to_be_bytes());
     let error =
-        frames::read_bulk(&mut Cursor::new(bytes), &LIMITS, |_| panic!("not asked")).await.unwrap_err();
+        frames::read_bulk(&mut Cursor::new(bytes), &LIMITS, |_| panic!("not asked"), |_, _| {}).await.unwrap_err();
     assert!(matches!(error, FrameError::TooLarge { .. }));
 }
 
@@ -76,7 +76,7 @@ fn announces(length: u32, arrives: usize) -> Meagre {
 #[tokio::test]
 async fn buffers_grow_with_what_arrives() {
     let mut stream = announces(100 << 20, 100_000);
-    let error = frames::read_bulk(&mut stream, &LIMITS, |_| Some(usize::MAX)).await.unwrap_err();
+    let error = frames::read_bulk(&mut stream, &LIMITS, |_| Some(usize::MAX), |_, _| {}).await.unwrap_err();
     assert!(matches!(error, FrameError::Closed));
     assert!(stream.room_max <= 128 << 10, "{} bytes allocated for 100000", stream.room_max);
 }
@@ -84,7 +84,7 @@ async fn buffers_grow_with_what_arrives() {
 #[tokio::test]
 async fn a_body_that_is_not_wanted_is_read_past_in_small_steps() {
     let mut stream = announces(4 << 20, 4 << 20);
-    let frame = frames::read_bulk(&mut stream, &LIMITS, |_| Some((4 << 20) - 1)).await.unwrap();
+    let frame = frames::read_bulk(&mut stream, &LIMITS, |_| Some((4 << 20) - 1), |_, _| {}).await.unwrap();
     assert!(matches!(frame, BulkFrame::Refused { length: 4_194_304, .. }));
     assert!(stream.room_max <= 64 << 10, "{}", stream.room_max);
 }
@@ -120,7 +120,14 @@ async fn what_is_written_is_read() {
     let mut bytes = Cursor::new(Vec::new());
     frames::write_bulk(&mut bytes, b"header", &body, LIMITS.progress_timeout).await.unwrap();
     let mut stream = Cursor::new(bytes.into_inner());
-    let frame = frames::read_bulk(&mut stream, &LIMITS, |_| Some(300_000)).await.unwrap();
+    let mut arrivals = Vec::new();
+    let news = |header: &bytes::Bytes, arrival: frames::Arrival| {
+        assert_eq!(header, b"header".as_slice());
+        arrivals.push(arrival.arrived);
+    };
+    let frame = frames::read_bulk(&mut stream, &LIMITS, |_| Some(300_000), news).await.unwrap();
+    assert_eq!(arrivals.first(), Some(&0), "told before the body");
+    assert_eq!(arrivals.last(), Some(&300_000));
     let BulkFrame::Wanted { header, body: read } = frame else { panic!("wanted") };
     assert_eq!(header, b"header".as_slice());
     assert!(read == body);

@@ -60,6 +60,30 @@ async fn a_body_over_the_limit_is_read_past_and_the_connection_lives_on() {
 }
 
 #[tokio::test]
+async fn the_beginning_of_a_large_body_is_told_before_the_body_is_here() {
+    let (first, mut second) = pair(|_| {}, |_| {}).await;
+    // More than all windows take: the body cannot be complete before the owner has heard of its beginning.
+    let body = Bytes::from(vec![1; 40 << 20]);
+    first.net.send_bulk(second.pki_id, Bytes::from_static(b"small"), Bytes::from_static(b"x")).unwrap();
+    first.net.send_bulk(second.pki_id, Bytes::from_static(b"large"), body.clone()).unwrap();
+    let mut heard = Vec::new();
+    loop {
+        match second.next_or_start().await {
+            NetEvent::BulkStarted { header, .. } => heard.push((header, 0)),
+            NetEvent::BulkProgress { .. } => {}
+            NetEvent::Bulk { header, body, .. } => heard.push((header, body.len())),
+            other => panic!("{other:?}"),
+        }
+        if heard.last().is_some_and(|(_, length)| *length == body.len()) {
+            break;
+        }
+    }
+    let large = Bytes::from_static(b"large");
+    heard.sort();
+    assert_eq!(heard, [(large.clone(), 0), (large, body.len()), (Bytes::from_static(b"small"), 1)]);
+}
+
+#[tokio::test]
 async fn a_slow_owner_stalls_bulk_but_not_control_and_a_full_queue_drops_and_counts() {
     let (first, mut second) = pair(|config| config.bulk_queue_bytes_max = 30 << 20, |_| {}).await;
     let body = Bytes::from(vec![7; 1 << 20]);

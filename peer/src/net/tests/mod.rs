@@ -16,9 +16,7 @@ use grapevine_crypto::{
     Algorithm, Identity, Msp, MspId, PkiId, Role, Signer,
     issue::{Organization, Validity},
 };
-use tokio::sync::mpsc;
-
-use super::{Admission, BodyLimit, Net, NetConfig, NetEvent, NetHandle};
+use super::{Admission, BodyLimit, Net, NetConfig, NetEvent, NetEvents, NetHandle};
 use crate::signing::CurrentSigner;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
@@ -72,7 +70,7 @@ impl BodyLimit for UpTo {
 /// A running transport with its events.
 pub(super) struct Peer {
     pub(super) net: NetHandle,
-    pub(super) events: mpsc::Receiver<NetEvent>,
+    pub(super) events: NetEvents,
     pub(super) pki_id: PkiId,
     _directory: Option<tempfile::TempDir>,
 }
@@ -108,7 +106,17 @@ impl Peer {
         self.net.listen_address().to_string()
     }
 
+    /// The next event; beginnings of bodies are passed over.
     pub(super) async fn next(&mut self) -> NetEvent {
+        loop {
+            match self.next_or_start().await {
+                NetEvent::BulkStarted { .. } | NetEvent::BulkProgress { .. } => {}
+                event => return event,
+            }
+        }
+    }
+
+    pub(super) async fn next_or_start(&mut self) -> NetEvent {
         tokio::time::timeout(DEADLINE, self.events.recv()).await.expect("an event in time").expect("running")
     }
 
