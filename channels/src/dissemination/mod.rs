@@ -254,6 +254,11 @@ impl Dissemination {
         }
     }
 
+    /// Whether every member pulls from the orderer.
+    pub fn is_direct(&self) -> bool {
+        matches!(self.machine, Machine::Direct)
+    }
+
     /// Whether digests are this machine's, and not reconciliation's.
     pub fn takes_digests(&self) -> bool {
         matches!(self.machine, Machine::Classic(_))

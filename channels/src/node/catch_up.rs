@@ -1,5 +1,8 @@
 //! Catching up: headers and blocks that are asked for, the room they may take, and how the channel does.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use grapevine_crypto::{Digest, PkiId};
 
 use super::{Event, Node, OrdererAnswer, Output, Penalty, Rejection, Ticket, Verifying};
@@ -9,6 +12,9 @@ use crate::reconciliation::{Ask, Elsewhere, NotReady, Progress};
 use crate::time::Time;
 use crate::verify::VerifiedHeader;
 use crate::wire::{self, ChannelBody, HEADERS_PER_RANGE_MAX, Headers, HeadersRequest, Request};
+
+/// How long a block that others have may be on its way from the orderer to a peer that pulls for itself.
+const ORDERER_GRACE: Duration = Duration::from_secs(2);
 
 /// Most requests for headers of one peer being read from the ledger at a time.
 pub const HEADER_READS_PER_PEER_MAX: usize = 4;
@@ -30,22 +36,35 @@ pub(super) struct VerifyingHeaders {
     sizes: Vec<usize>,
 }
 
+/// Whether the orderer's stream may still be bringing a block that this peer lacks: then it is not fetched from others, who got it
+/// from the same orderer. The lowest such block decides for all.
+fn is_owed(owed: &Cell<Option<(u64, Time)>>, number: u64, now: Time) -> bool {
+    let (first, since) = owed.get().unwrap_or((number, now));
+    owed.set(Some((first, since)));
+    now < since + ORDERER_GRACE
+}
+
 impl Node {
     /// Asks for what the channel lacks, if a look is due.
     pub(super) fn reconcile(&mut self, now: Time, id: &ChannelId) {
         let room = self.room();
         let Some(channel) = self.channels.get_mut(id).filter(|channel| !channel.halted) else { return };
         let (dissemination, arriving) = (&channel.dissemination, &channel.arriving);
+        let is_direct = dissemination.is_direct() && channel.orderer_contact;
+        let next = channel.chain.next_needed();
+        let owed = Cell::new(channel.owed.filter(|(number, _)| is_direct && *number >= next));
         let elsewhere = |number| {
             if arriving.contains_key(&number) {
                 Elsewhere::Arriving
-            } else if dissemination.is_pursuing(number) {
+            } else if dissemination.is_pursuing(number) || (is_direct && is_owed(&owed, number, now)) {
                 Elsewhere::Pursued
             } else {
                 Elsewhere::Nowhere
             }
         };
-        for ask in channel.reconciliation.handle_timeout(now, &channel.chain, room, elsewhere) {
+        let asks = channel.reconciliation.handle_timeout(now, &channel.chain, room, elsewhere);
+        channel.owed = owed.get();
+        for ask in asks {
             match ask {
                 Ask::Blocks { peer, numbers } => {
                     self.send(peer, id, ChannelBody::Request(Request { numbers }))

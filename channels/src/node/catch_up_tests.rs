@@ -1,9 +1,10 @@
 //! Catching up as the driver of a node sees it.
 
-use super::tests::{SESSION, at, chain_of, connect, genesis, node, outputs, trade};
+use super::tests::{SESSION, at, chain_of, connect, genesis, node, node_with, outputs, trade};
 use super::*;
 use crate::block::AuthenticBlock;
 use crate::chain::PENDING_BYTES_MAX;
+use crate::dissemination::DisseminationMode;
 use crate::isolation::{TAG_SIZE, proof};
 use crate::verify::VerifiedHeader;
 use crate::wire::{
@@ -56,6 +57,33 @@ fn a_state_is_answered_if_it_asks_for_that() {
     say(&mut node, at(10), state(1, true));
     let own = State { height: 1, tip_hash: genesis().hash().0.to_vec(), answer: false };
     assert_eq!(said(&outputs(&mut node)), vec![ChannelBody::State(own)]);
+}
+
+#[test]
+fn who_pulls_from_the_orderer_waits_for_its_copy_and_then_asks_others() {
+    let mut node = node_with(false, DisseminationMode::Direct);
+    connect(&mut node, peer());
+    let contact = |in_contact| Input::OrdererContact { channel: trade(), in_contact, round_trip: None };
+    node.handle(at(5), contact(true));
+    outputs(&mut node);
+    let asked_at = |node: &mut Node, since: u64| {
+        say(node, at(since), state(2, false));
+        (0..40).map(|step| since + step * 100).find(|now| {
+            node.handle_timeout(at(*now));
+            let wanted =
+                |body: &ChannelBody| matches!(body, ChannelBody::Request(request) if request.numbers == [1]);
+            said(&outputs(node)).iter().any(wanted)
+        })
+    };
+    let waited = asked_at(&mut node, 10).unwrap();
+    assert!((2_000..2_300).contains(&waited), "{waited} ms");
+
+    let mut node = node_with(false, DisseminationMode::Direct);
+    connect(&mut node, peer());
+    node.handle(at(5), contact(false));
+    outputs(&mut node);
+    let waited = asked_at(&mut node, 10).unwrap();
+    assert!(waited < 500, "without an orderer at once: {waited} ms");
 }
 
 #[test]

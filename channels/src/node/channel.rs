@@ -41,6 +41,8 @@ pub(super) struct Channel {
     pub(super) is_stranded: bool,
     /// Whether an orderer answers.
     pub(super) orderer_contact: bool,
+    /// The lowest block that the orderer's stream of this peer owes, and since when others are known to have it.
+    pub(super) owed: Option<(u64, Time)>,
     /// Numbers that peers' blocks under verification are said to have.
     pub(super) arriving: BTreeMap<u64, usize>,
 }
@@ -80,6 +82,7 @@ impl Channel {
             orderer_again_at: None,
             is_stranded: false,
             orderer_contact: false,
+            owed: None,
             arriving: BTreeMap::new(),
         }
     }
@@ -401,8 +404,8 @@ impl Node {
         channel.tip = tip;
         channel.reconciliation.handle_committed(now, blocks, bytes, &channel.chain);
         channel.election.handle_height(now, height);
-        // At once if nothing was announced lately, else when the interval has passed: many blocks, one frame.
-        let due = (channel.announced_at + interval).max(now);
+        // Many blocks, one frame; and not while the block itself is still spreading, to which this would be in the way.
+        let due = (channel.announced_at + interval).max(now + interval / 2);
         channel.announce_at = Some(channel.announce_at.map_or(due, |at| at.min(due)));
         self.commit_ready(now, id);
     }

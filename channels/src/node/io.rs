@@ -13,7 +13,7 @@ use crate::block::AuthenticBlock;
 use crate::chain::Held;
 use crate::isolation::Scope;
 use crate::verify::VerifiedHeader;
-use crate::wire::Headers;
+use crate::wire::{BulkKind, Headers};
 
 /// A channel this node has joined.
 #[derive(Debug, Clone)]
@@ -284,6 +284,8 @@ pub enum Output {
         channel: ChannelId,
         /// Its number.
         number: u64,
+        /// Whether it was asked for: pushes go first when there is too much to send.
+        kind: BulkKind,
         /// The marshalled header that stands before it.
         header: Bytes,
         /// The block.

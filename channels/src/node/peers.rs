@@ -428,7 +428,7 @@ impl Node {
             Held::Ledger(_) => None,
         };
         let Some(header) = link.encode_bulk(number, hash, kind, delegation) else { return };
-        self.outputs.push_back(Output::SendBlock { peer, channel: id.clone(), number, header, block });
+        self.outputs.push_back(Output::SendBlock { peer, channel: id.clone(), number, kind, header, block });
     }
 
     pub(super) fn send_frame(&mut self, peer: PkiId, body: FrameBody) {

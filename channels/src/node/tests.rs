@@ -42,7 +42,7 @@ pub(super) fn node(org_leader: bool) -> Node {
     node_with(org_leader, DisseminationMode::Grapevine)
 }
 
-fn node_with(org_leader: bool, mode: DisseminationMode) -> Node {
+pub(super) fn node_with(org_leader: bool, mode: DisseminationMode) -> Node {
     let second = Duration::from_secs(1);
     let config = NodeConfig {
         membership: MembershipConfig {

@@ -86,3 +86,16 @@ pub(crate) fn settle(network: &Network, pullers: usize) -> anyhow::Result<()> {
     )?;
     Ok(())
 }
+
+/// How many peers pull from the orderer now.
+///
+/// # Errors
+/// If a peer does not answer.
+pub(crate) fn pullers(network: &Network) -> anyhow::Result<usize> {
+    let mut pulling = 0;
+    for peer in network.peers() {
+        let status = network.status(peer)?;
+        pulling += usize::from(status.channel(CHANNEL).is_some_and(|channel| channel.orderer.is_some()));
+    }
+    Ok(pulling)
+}

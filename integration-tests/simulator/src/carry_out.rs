@@ -22,7 +22,7 @@ impl Simulation {
     pub(crate) fn carry_out_one(&mut self, peer: Site, cause: Cause, output: Output) -> Check {
         match output {
             Output::SendControl { peer: to, frame } => self.send_control(peer, &to, frame),
-            Output::SendBlock { peer: to, channel, number, header, block } => {
+            Output::SendBlock { peer: to, channel, number, header, block, .. } => {
                 self.send_block(peer, to, channel, number, header, block)
             }
             Output::Dial { endpoint } => {

@@ -9,7 +9,6 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{AuthenticBlock, BLOCK_SIZE_MAX, Block};
-use grapevine_channels::chain::Held;
 use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::isolation::{LastBlock, Scope};
 use grapevine_channels::node::{ChannelSetup, Event, Input, Node, Output};
@@ -26,6 +25,7 @@ use super::orderer::{OrdererNews, Orderers};
 use super::progress::{self, ProgressLog};
 use super::reader::{ReaderNews, Reading, Wanted};
 use super::restorer::{Restored, Restorer};
+use super::sender;
 use super::stations::Stations;
 use super::trust::{Trust, credential};
 use super::verifier::{Finding, Job, Judged, Verdict, Verifier};
@@ -519,8 +519,11 @@ impl Core {
         match output {
             // A frame that finds its queue full is dropped and counted by the transport; every exchange is repeated.
             Output::SendControl { peer, frame } => drop(self.net.send_control(peer, frame)),
-            Output::SendBlock { peer, channel, number, header, block } => {
-                self.send_block(peer, channel, number, header, block);
+            Output::SendBlock { peer, channel, number, kind, header, block } => {
+                let sent = sender::send(&self.net, &self.readings, peer, &channel, (kind, header), block);
+                if !sent {
+                    self.feed(Input::NotSent { peer, channel, number });
+                }
             }
             Output::Dial { endpoint } => self.net.dial(endpoint),
             Output::Verify { ticket, channel, verified: header, kept, body, .. } => {
@@ -591,26 +594,6 @@ impl Core {
         }
         if let Err(error) = self.ledger.meta_put(INCARNATION_KEY, &incarnation.to_be_bytes()) {
             tracing::error!(%error, "the counter of starts cannot be written");
-        }
-    }
-
-    fn send_block(
-        &mut self,
-        peer: grapevine_crypto::PkiId,
-        channel: ChannelId,
-        number: u64,
-        header: Bytes,
-        block: Held,
-    ) {
-        let sent = match block {
-            Held::Memory(block) => self.net.send_bulk(peer, header, block.encoded().clone()).is_ok(),
-            Held::Ledger(number) => {
-                let what = Wanted::Block { number, header };
-                self.readings.try_send(Reading { peer, channel: channel.clone(), what }).is_ok()
-            }
-        };
-        if !sent {
-            self.feed(Input::NotSent { peer, channel, number });
         }
     }
 

@@ -27,6 +27,7 @@ mod orderer;
 mod progress;
 mod reader;
 mod restorer;
+mod sender;
 mod settings;
 mod stations;
 mod status;

@@ -6,10 +6,11 @@
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{BLOCK_SIZE_MAX, Block};
-use grapevine_channels::wire::Headers;
+use grapevine_channels::wire::{BulkKind, Headers};
 use grapevine_crypto::PkiId;
 use tokio::sync::mpsc;
 
+use super::sender;
 use crate::ledger::{Ledger, LedgerError};
 use crate::net::NetHandle;
 
@@ -30,7 +31,7 @@ pub(super) struct Reading {
 #[derive(Debug)]
 pub(super) enum Wanted {
     /// A block, to be sent at once behind this header.
-    Block { number: u64, header: Bytes },
+    Block { number: u64, kind: BulkKind, header: Bytes },
     /// Headers, which the node sends.
     Headers { first: u64, count: u64 },
 }
@@ -69,9 +70,9 @@ pub(super) fn spawn(
 fn carry_out(ledger: &Ledger, net: &NetHandle, reading: Reading) -> Option<ReaderNews> {
     let Reading { peer, channel, what } = reading;
     match what {
-        Wanted::Block { number, header } => {
+        Wanted::Block { number, kind, header } => {
             let sent = match ledger.block(&channel, number) {
-                Ok(Some(body)) => net.send_bulk(peer, header, body).is_ok(),
+                Ok(Some(body)) => net.send_bulk(peer, sender::message(&channel, kind, header, body)).is_ok(),
                 Ok(None) => false,
                 Err(error) => {
                     tracing::error!(%channel, number, %error, "a block cannot be read for a peer that asked");

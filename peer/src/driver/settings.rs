@@ -21,8 +21,6 @@ const RECORD_FANOUT_MAX: usize = 4;
 const CONNECTIONS_WANTED_MAX: usize = 512;
 /// A changed height is announced at most this often.
 const HEIGHT_ANNOUNCEMENT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
-/// Bytes of blocks that may wait for one peer; a single larger block is taken when nothing else waits.
-const BULK_QUEUE_BYTES_MAX: usize = 16 << 20;
 
 /// The machines' settings. `listening` is the address the transport really listens on.
 pub(super) fn node(config: &PeerConfig, listening: SocketAddr) -> anyhow::Result<NodeConfig> {
@@ -107,7 +105,5 @@ pub(super) fn ledger(config: &PeerConfig) -> LedgerLimits {
 
 /// The transport's settings.
 pub(super) fn net(config: &PeerConfig) -> NetConfig {
-    let mut net = NetConfig::new(config.peer.listen_address, config.network.id.clone(), key_path(config));
-    net.bulk_queue_bytes_max = BULK_QUEUE_BYTES_MAX;
-    net
+    NetConfig::new(config.peer.listen_address, config.network.id.clone(), key_path(config))
 }

@@ -153,6 +153,8 @@ pub(super) fn not_ready(core: &Core, id: &ChannelId) -> Option<String> {
 
 fn counters(core: &Core) -> BTreeMap<String, u64> {
     let mut counters: BTreeMap<String, u64> = core.net.counters().snapshot().into_iter().collect();
+    let gauges = core.net.gauges();
+    counters.extend(gauges.map(|(name, bytes)| (name.to_owned(), u64::try_from(bytes).unwrap_or(u64::MAX))));
     let node = core.node.counters();
     let membership = core.node.membership().counters();
     let ledger = core.ledger_thread.counters();

@@ -33,6 +33,9 @@ use super::failpoint::{self, Failpoint};
 use super::space::{self, Room};
 use super::{ChannelHead, Commit, Ledger, LedgerError};
 
+/// How much lower the priority of the ledger thread is.
+const NICE: i32 = 5;
+
 /// First wait after a failed write.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// Longest wait between attempts to write again.
@@ -183,6 +186,15 @@ struct Queue {
     closed: bool,
 }
 
+/// Lets the scheduler prefer the threads that bring blocks to other peers: nobody waits for this one. On Linux a priority is the calling
+/// thread's own, and where there is none to give, things go on as they are.
+fn yield_to_delivery() {
+    let own = rustix::process::getpriority_process(None).unwrap_or(0);
+    if let Err(error) = rustix::process::setpriority_process(None, own.saturating_add(NICE)) {
+        tracing::debug!(%error, "the ledger thread keeps its priority");
+    }
+}
+
 impl LedgerThread {
     /// Starts the thread; it owns all appending to `ledger` from now on. Reports arrive at the receiver.
     ///
@@ -209,7 +221,10 @@ impl LedgerThread {
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || Writer { shared: &for_thread, ledger: &ledger, wait: RETRY_MIN }.run(&reports))
+            .spawn(move || {
+                yield_to_delivery();
+                Writer { shared: &for_thread, ledger: &ledger, wait: RETRY_MIN }.run(&reports)
+            })
             .map_err(LedgerError::Thread)?;
         Ok((Self { shared, thread: Some(thread) }, receiver))
     }

@@ -25,11 +25,14 @@ pub struct NetConfig {
     pub control_queue_bytes_max: usize,
     /// Control frames that may wait for one peer.
     pub control_queue_frames_max: usize,
-    /// Bytes of bulk messages that may wait for one peer. A single larger message is taken when
-    /// nothing else waits.
+    /// Bytes of bulk messages that may wait for one peer, besides the largest of them.
     pub bulk_queue_bytes_max: usize,
     /// Bulk messages that may wait for one peer.
     pub bulk_queue_frames_max: usize,
+    /// Bytes of bulk messages that may wait for all peers together; a body that waits for several counts once.
+    pub send_budget_bytes: usize,
+    /// Bytes of bodies that come in from all peers, or have come and are not taken by the owner.
+    pub receive_budget_bytes: usize,
     /// Bytes a peer may send ahead of what has been read from its streams; at least 2 MiB.
     pub window_bytes_max: usize,
     /// Received control events waiting for the owner; beyond it the sockets are not read.
@@ -69,8 +72,10 @@ impl NetConfig {
             bulk_body_bytes_max: 128 * 1024 * 1024,
             control_queue_bytes_max: 4 * 1024 * 1024,
             control_queue_frames_max: 4096,
-            bulk_queue_bytes_max: 128 * 1024 * 1024,
+            bulk_queue_bytes_max: 16 * 1024 * 1024,
             bulk_queue_frames_max: 4096,
+            send_budget_bytes: 128 * 1024 * 1024,
+            receive_budget_bytes: 128 * 1024 * 1024,
             // 16 MiB keep a path of 100 ms at 160 MB/s busy.
             window_bytes_max: 16 * 1024 * 1024,
             control_events_max: 256,
@@ -93,6 +98,23 @@ pub trait Admission: Send + Sync {
     /// Validates a marshalled `SerializedIdentity`: a member of an organisation this peer shares a
     /// channel with, valid now, in the peer role. The error is logged here, never sent.
     fn admit(&self, identity: &[u8]) -> Result<Identity, String>;
+}
+
+/// Messages of one flow arrive in order; flows of one connection share it fairly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Flow(pub u64);
+
+/// A bulk message to be sent.
+#[derive(Debug, Clone)]
+pub struct BulkMessage {
+    /// What it takes turns by; here: the channel.
+    pub flow: Flow,
+    /// The header, by which the receiver decides whether it wants the body.
+    pub header: Bytes,
+    /// The body.
+    pub body: Bytes,
+    /// Nobody has asked for it: it goes first when there is too much.
+    pub is_push: bool,
 }
 
 /// Decides how large the body of a bulk message may be.

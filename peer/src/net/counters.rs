@@ -98,8 +98,10 @@ pub struct NetCounters {
     pub bulk_out: AtomicU64,
     /// Control frames not sent because the queue to the peer was full.
     pub control_dropped: AtomicU64,
-    /// Bulk messages not sent because the queue to the peer was full.
+    /// Bulk messages not sent because the queue to the peer, or the budget of all queues, was full.
     pub bulk_dropped: AtomicU64,
+    /// Pushes thrown out of a full queue for a message that was asked for.
+    pub bulk_thrown_out: AtomicU64,
     /// Bulk messages read past and thrown away because the body limit did not allow them.
     pub bulk_refused: AtomicU64,
     /// Streams a peer opened beyond the two it is entitled to.
@@ -130,6 +132,7 @@ impl NetCounters {
             ("net_bulk_out", &self.bulk_out),
             ("net_control_dropped", &self.control_dropped),
             ("net_bulk_dropped", &self.bulk_dropped),
+            ("net_bulk_thrown_out", &self.bulk_thrown_out),
             ("net_bulk_refused", &self.bulk_refused),
             ("net_streams_refused", &self.streams_refused),
             ("net_handshakes_completed", &self.handshakes_completed),

@@ -1,24 +1,25 @@
-//! The frames on the two streams, read and written with every bound checked.
+//! Reading and writing with every bound checked: control frames whole, and the parts of bulk frames.
 //!
-//! - control: u32 length ‖ frame. Length 0 is a keep-alive and never reported.
-//! - bulk: u32 header length ‖ header ‖ u32 body length ‖ body.
+//! - control: `u32 length ‖ frame`. Length 0 is a keep-alive and never reported. With its top bit set the word is no length but
+//!   credit: the other bits say how many more body bytes may be sent on the bulk stream ([`bulk`](super::bulk)).
 //!
 //! Integers are big-endian. A length is compared with its limit before a byte is allocated for it, and
-//! buffers grow with what has arrived, not with what was announced. Bodies that the owner does not want
-//! are read past with a small buffer and counted: a peer that lags behind with its configuration must
-//! not lose its connection over a block it cannot judge yet. Above the absolute limit the connection
-//! ends. A reader or writer in the middle of a frame that moves no byte for the progress timeout ends
-//! the connection too.
+//! buffers grow with what has arrived, not with what was announced. A reader or writer in the middle of a
+//! frame that moves no byte for the progress timeout ends the connection.
 
 use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// Bodies are written in pieces of at most this size.
-const CHUNK_BYTES: usize = 128 * 1024;
-/// First allocation for a body, and the buffer for reading past one.
+use super::bulk::{CHUNK_HEAD_BYTES, kind, outgoing::Piece};
+
+/// First allocation for a part, and the buffer for reading past one.
 const STEP_BYTES: usize = 64 * 1024;
+/// Marks credit.
+const CREDIT_BIT: u32 = 1 << 31;
+/// Most credit that one word tells of.
+pub(crate) const CREDIT_FRAME_MAX: u32 = CREDIT_BIT - 1;
 
 /// Why a stream, and with it the connection, has to end.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,8 @@ pub(crate) enum FrameError {
     Io(io::Error),
     #[error("a frame of {length} bytes where {limit} are allowed")]
     TooLarge { length: usize, limit: usize },
+    #[error("against the protocol: {0}")]
+    Protocol(&'static str),
     #[error("no byte moved for {} s", .0.as_secs_f32())]
     Stalled(Duration),
     #[error("nothing heard for {} s", .0.as_secs_f32())]
@@ -54,83 +57,71 @@ pub(crate) struct FrameLimits {
     pub(crate) silence_timeout: Duration,
 }
 
-/// How far a body has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Arrival {
-    pub(crate) length: usize,
-    pub(crate) arrived: usize,
+/// What comes on the control stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ControlFrame {
+    /// A frame; empty for a keep-alive.
+    Frame(Bytes),
+    /// So many more body bytes may be sent.
+    Credit(usize),
 }
 
-/// A bulk message as it came in.
-#[derive(Debug)]
-pub(crate) enum BulkFrame {
-    /// Header and body, the body within the owner's limit.
-    Wanted { header: Bytes, body: Bytes },
-    /// The body was read past.
-    Refused { header: Bytes, length: usize },
-}
-
-/// Reads one control frame; empty for a keep-alive.
+/// Reads one control frame.
 pub(crate) async fn read_control<S: AsyncRead + Unpin>(
     stream: &mut S,
     limits: &FrameLimits,
-) -> Result<Bytes, FrameError> {
+) -> Result<ControlFrame, FrameError> {
     let silence = limits.silence_timeout;
-    let length = tokio::time::timeout(silence, read_length(stream, limits.control_bytes_max));
-    let length = length.await.map_err(|_| FrameError::Silent(silence))??;
-    read_part(stream, length, limits.progress_timeout).await
+    let word = tokio::time::timeout(silence, read_array_unlimited(stream));
+    let word = u32::from_be_bytes(word.await.map_err(|_| FrameError::Silent(silence))??);
+    if word & CREDIT_BIT != 0 {
+        return Ok(ControlFrame::Credit(to_length(word & !CREDIT_BIT)));
+    }
+    let length = bounded(to_length(word), limits.control_bytes_max)?;
+    Ok(ControlFrame::Frame(read_part(stream, length, limits.progress_timeout).await?))
 }
 
-/// Reads one bulk message, waiting for its first byte without limit. `body_limit` is asked with the
-/// header before anything is allocated for the body; `news` hears how a wanted body comes in.
-pub(crate) async fn read_bulk<S: AsyncRead + Unpin>(
+/// Reads so many bytes, waiting without limit.
+pub(crate) async fn read_array_unlimited<S: AsyncRead + Unpin, const N: usize>(
     stream: &mut S,
-    limits: &FrameLimits,
-    body_limit: impl FnOnce(&[u8]) -> Option<usize>,
-    mut news: impl FnMut(&Bytes, Arrival),
-) -> Result<BulkFrame, FrameError> {
-    let header_length = read_length(stream, limits.header_bytes_max).await?;
-    let progress = limits.progress_timeout;
-    let header = read_part(stream, header_length, progress).await?;
-    let length = tokio::time::timeout(progress, read_length(stream, limits.body_bytes_max));
-    let length = length.await.map_err(|_| FrameError::Stalled(progress))??;
-    if body_limit(&header).is_some_and(|limit| length <= limit) {
-        news(&header, Arrival { length, arrived: 0 });
-        let body = read_part_with(stream, length, progress, |arrived| {
-            news(&header, Arrival { length, arrived });
-        });
-        let body = body.await?;
-        return Ok(BulkFrame::Wanted { header, body });
-    }
-    read_past(stream, length, progress).await?;
-    Ok(BulkFrame::Refused { header, length })
+) -> Result<[u8; N], FrameError> {
+    let mut bytes = [0; N];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
 }
 
-async fn read_length<S: AsyncRead + Unpin>(stream: &mut S, limit: usize) -> Result<usize, FrameError> {
-    let mut length = [0_u8; 4];
-    stream.read_exact(&mut length).await?;
-    // A length that does not fit a usize is too large on any machine.
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if length > limit {
-        return Err(FrameError::TooLarge { length, limit });
-    }
-    Ok(length)
+/// Reads so many bytes.
+pub(crate) async fn read_array<S: AsyncRead + Unpin, const N: usize>(
+    stream: &mut S,
+    progress: Duration,
+) -> Result<[u8; N], FrameError> {
+    let bytes = tokio::time::timeout(progress, read_array_unlimited(stream));
+    bytes.await.map_err(|_| FrameError::Stalled(progress))?
 }
 
-async fn read_part<S: AsyncRead + Unpin>(
+/// Reads a length within its limit.
+pub(crate) async fn read_length<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    limit: usize,
+    progress: Duration,
+) -> Result<usize, FrameError> {
+    bounded(to_length(u32::from_be_bytes(read_array(stream, progress).await?)), limit)
+}
+
+/// A length that does not fit a usize is too large on any machine.
+fn to_length(word: u32) -> usize {
+    usize::try_from(word).unwrap_or(usize::MAX)
+}
+
+fn bounded(length: usize, limit: usize) -> Result<usize, FrameError> {
+    if length > limit { Err(FrameError::TooLarge { length, limit }) } else { Ok(length) }
+}
+
+/// Reads so many bytes into memory that grows with them.
+pub(crate) async fn read_part<S: AsyncRead + Unpin>(
     stream: &mut S,
     length: usize,
     progress: Duration,
-) -> Result<Bytes, FrameError> {
-    read_part_with(stream, length, progress, |_| {}).await
-}
-
-/// Reads a part and says after every step how much of it is here.
-async fn read_part_with<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    length: usize,
-    progress: Duration,
-    mut arrived: impl FnMut(usize),
 ) -> Result<Bytes, FrameError> {
     let mut part = Vec::new();
     while part.len() < length {
@@ -141,12 +132,12 @@ async fn read_part_with<S: AsyncRead + Unpin>(
         part.resize(filled.saturating_add(step), 0);
         let room = part.get_mut(filled..).unwrap_or_default();
         fill(stream, room, progress).await?;
-        arrived(part.len());
     }
     Ok(Bytes::from(part))
 }
 
-async fn read_past<S: AsyncRead + Unpin>(
+/// Reads so many bytes and keeps none.
+pub(crate) async fn read_past<S: AsyncRead + Unpin>(
     stream: &mut S,
     length: usize,
     progress: Duration,
@@ -162,7 +153,8 @@ async fn read_past<S: AsyncRead + Unpin>(
     Ok(())
 }
 
-async fn fill<S: AsyncRead + Unpin>(
+/// Fills a buffer.
+pub(crate) async fn fill<S: AsyncRead + Unpin>(
     stream: &mut S,
     mut room: &mut [u8],
     progress: Duration,
@@ -179,36 +171,63 @@ async fn fill<S: AsyncRead + Unpin>(
     Ok(())
 }
 
-/// Writes one control frame; an empty one is a keep-alive.
-pub(crate) async fn write_control<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    frame: &[u8],
-    progress: Duration,
-) -> Result<(), FrameError> {
-    let length = wire_length(frame.len())?.to_be_bytes();
-    let mut message = Vec::with_capacity(length.len().saturating_add(frame.len()));
-    message.extend_from_slice(&length);
-    message.extend_from_slice(frame);
-    write_all(stream, &message, progress).await?;
-    flush(stream, progress).await
+/// What is to be written on the control stream at once.
+#[derive(Debug, Default)]
+pub(crate) struct ControlBatch(Vec<u8>);
+
+impl ControlBatch {
+    /// Adds a frame; an empty one is a keep-alive.
+    pub(crate) fn frame(&mut self, frame: &[u8]) -> Result<(), FrameError> {
+        let length = wire_length(frame.len()).and_then(|length| {
+            let limit = to_length(CREDIT_FRAME_MAX);
+            if length > CREDIT_FRAME_MAX {
+                return Err(FrameError::TooLarge { length: frame.len(), limit });
+            }
+            Ok(length)
+        })?;
+        self.0.extend_from_slice(&length.to_be_bytes());
+        self.0.extend_from_slice(frame);
+        Ok(())
+    }
+
+    /// Adds credit.
+    pub(crate) fn credit(&mut self, bytes: u32) {
+        self.0.extend_from_slice(&(CREDIT_BIT | bytes.min(CREDIT_FRAME_MAX)).to_be_bytes());
+    }
+
+    /// Writes all of it.
+    pub(crate) async fn write<S: AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        progress: Duration,
+    ) -> Result<(), FrameError> {
+        write_all(stream, &self.0, progress).await?;
+        flush(stream, progress).await
+    }
 }
 
-/// Writes one bulk message.
-pub(crate) async fn write_bulk<S: AsyncWrite + Unpin>(
+/// Writes one piece of a bulk message; it is not flushed.
+pub(crate) async fn write_piece<S: AsyncWrite + Unpin>(
     stream: &mut S,
-    header: &[u8],
-    body: &[u8],
+    piece: &Piece,
     progress: Duration,
 ) -> Result<(), FrameError> {
-    let mut front = Vec::with_capacity(header.len().saturating_add(8));
-    front.extend_from_slice(&wire_length(header.len())?.to_be_bytes());
-    front.extend_from_slice(header);
-    front.extend_from_slice(&wire_length(body.len())?.to_be_bytes());
-    write_all(stream, &front, progress).await?;
-    for chunk in body.chunks(CHUNK_BYTES) {
-        write_all(stream, chunk, progress).await?;
+    let header = piece.start.as_ref().map_or(0, |(header, _)| header.len());
+    let mut bytes =
+        Vec::with_capacity(header.saturating_add(piece.chunk.len()).saturating_add(4 * CHUNK_HEAD_BYTES));
+    if let Some((header, length)) = &piece.start {
+        bytes.extend_from_slice(&[kind::START, piece.slot]);
+        bytes.extend_from_slice(&wire_length(header.len())?.to_be_bytes());
+        bytes.extend_from_slice(header);
+        bytes.extend_from_slice(&wire_length(*length)?.to_be_bytes());
     }
-    flush(stream, progress).await
+    if !piece.chunk.is_empty() {
+        bytes.extend_from_slice(&[kind::CHUNK, piece.slot]);
+        bytes.extend_from_slice(&wire_length(piece.chunk.len())?.to_be_bytes());
+        // Once more copied: two writes would be two frames.
+        bytes.extend_from_slice(&piece.chunk);
+    }
+    write_all(stream, &bytes, progress).await
 }
 
 fn wire_length(length: usize) -> Result<u32, FrameError> {
@@ -233,7 +252,11 @@ async fn write_all<S: AsyncWrite + Unpin>(
     Ok(())
 }
 
-async fn flush<S: AsyncWrite + Unpin>(stream: &mut S, progress: Duration) -> Result<(), FrameError> {
+/// Sees to it that all that was written is on its way.
+pub(crate) async fn flush<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    progress: Duration,
+) -> Result<(), FrameError> {
     tokio::time::timeout(progress, stream.flush())
         .await
         .map_err(|_| FrameError::Stalled(progress))?

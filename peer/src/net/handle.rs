@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,7 +18,15 @@ use tokio::{runtime, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    NetCounters, NetEvent, SendError, counters::count, driver::Command, lanes::Lanes, link::Link,
+    BulkMessage, NetCounters, NetEvent, SendError,
+    bulk::{
+        budget::Budget,
+        outgoing::{Message, Outgoing},
+    },
+    counters::count,
+    driver::Command,
+    lanes::Lanes,
+    link::Link,
     registry::Registry,
 };
 
@@ -57,6 +65,10 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) counters: Arc<NetCounters>,
     pub(crate) lanes: Lanes,
+    /// Bulk messages that wait for all peers.
+    pub(crate) outgoing: Mutex<Outgoing>,
+    /// Bodies that come in from all peers.
+    pub(crate) budget: Budget,
     /// Bounded by its users: one command per endpoint in `dialing`, one per connection.
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) dialing: Mutex<HashSet<String>>,
@@ -74,6 +86,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What waits to be sent. Never held over a wait.
+    pub(crate) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn dialing(&self) -> MutexGuard<'_, HashSet<String>> {
         self.dialing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,15 +168,25 @@ impl NetHandle {
     }
 
     /// Queues a bulk message for `peer`.
-    pub fn send_bulk(&self, peer: PkiId, header: Bytes, body: Bytes) -> Result<(), SendError> {
+    pub fn send_bulk(&self, peer: PkiId, message: BulkMessage) -> Result<(), SendError> {
         let shared = &self.shared;
+        let BulkMessage { flow, header, body, is_push } = message;
         if header.len() > shared.bulk_header_bytes_max || body.len() > shared.bulk_body_bytes_max {
             return Err(SendError::TooLarge);
         }
         let link = shared.links.find(&peer).ok_or(SendError::NotConnected)?;
-        let sent = link.send_bulk(header, body);
-        if sent.is_err() {
-            count(&shared.counters.bulk_dropped);
+        let (sent, thrown_out) = {
+            let mut outgoing = shared.outgoing();
+            let before = outgoing.thrown_out();
+            let message = Message { header, body, is_droppable: is_push };
+            let sent = outgoing.push(link.connection, flow, message);
+            (sent, outgoing.thrown_out().saturating_sub(before))
+        };
+        shared.counters.bulk_thrown_out.fetch_add(thrown_out, Ordering::Relaxed);
+        match sent {
+            Ok(()) => link.wake_bulk(),
+            Err(SendError::QueueFull) => count(&shared.counters.bulk_dropped),
+            Err(_) => {}
         }
         sent
     }
@@ -181,6 +208,15 @@ impl NetHandle {
     /// The address listened on, with the real port if the configured one was 0.
     pub fn listen_address(&self) -> SocketAddr {
         self.shared.listen_address
+    }
+
+    /// Bytes of bulk messages that wait to be sent, and of bodies that are accounted for and not taken by the owner, by name.
+    pub fn gauges(&self) -> [(&'static str, usize); 2] {
+        let shared = &self.shared;
+        [
+            ("net_bulk_waiting_bytes", shared.outgoing().bytes()),
+            ("net_bulk_arriving_bytes", shared.budget.used()),
+        ]
     }
 
     /// What the transport has done so far.

@@ -8,13 +8,31 @@
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::NetEvent;
+use super::{NetEvent, bulk::budget::Held};
 
 /// The sending ends.
 #[derive(Debug, Clone)]
 pub(crate) struct Lanes {
     control: mpsc::Sender<NetEvent>,
-    bulk: mpsc::Sender<(NetEvent, Option<oneshot::Sender<()>>)>,
+    bulk: mpsc::Sender<Item>,
+}
+
+/// An event of the bulk lane and what ends when the owner takes it.
+#[derive(Debug)]
+struct Item {
+    event: NetEvent,
+    /// Accounts for the body.
+    held: Option<Held>,
+    delivered: Option<oneshot::Sender<()>>,
+}
+
+impl Item {
+    fn hand_over(self) -> NetEvent {
+        drop(self.held);
+        // Nobody waits for it when the connection's task was cut.
+        let _ = self.delivered.map(|delivered| delivered.send(()));
+        self.event
+    }
 }
 
 /// The owner no longer takes events.
@@ -25,7 +43,7 @@ pub(crate) struct OwnerGone;
 #[derive(Debug)]
 pub struct NetEvents {
     control: mpsc::Receiver<NetEvent>,
-    bulk: mpsc::Receiver<(NetEvent, Option<oneshot::Sender<()>>)>,
+    bulk: mpsc::Receiver<Item>,
     stopped: CancellationToken,
     _owner_gone: DropGuard,
 }
@@ -36,7 +54,7 @@ impl NetEvents {
         tokio::select! {
             biased;
             Some(event) = self.control.recv() => Some(event),
-            Some((event, delivered)) = self.bulk.recv() => Some(hand_over(event, delivered)),
+            Some(item) = self.bulk.recv() => Some(item.hand_over()),
             () = self.stopped.cancelled() => None,
         }
     }
@@ -46,14 +64,8 @@ impl NetEvents {
         if let Ok(event) = self.control.try_recv() {
             return Some(event);
         }
-        self.bulk.try_recv().ok().map(|(event, delivered)| hand_over(event, delivered))
+        self.bulk.try_recv().ok().map(Item::hand_over)
     }
-}
-
-fn hand_over(event: NetEvent, delivered: Option<oneshot::Sender<()>>) -> NetEvent {
-    // Nobody waits for it when the connection's task was cut.
-    let _ = delivered.map(|delivered| delivered.send(()));
-    event
 }
 
 impl Lanes {
@@ -94,15 +106,18 @@ impl Lanes {
         let _ = self.control.try_send(event);
     }
 
-    /// Passes on an event of the bulk lane.
-    pub(crate) async fn bulk(&self, event: NetEvent) -> Result<(), OwnerGone> {
-        self.bulk.send((event, None)).await.map_err(|_| OwnerGone)
+    /// Passes on a body with what accounts for it.
+    pub(crate) async fn bulk(&self, event: NetEvent, held: Held) -> Result<(), OwnerGone> {
+        self.bulk.send(Item { event, held: Some(held), delivered: None }).await.map_err(|_| OwnerGone)
     }
 
     /// Passes on the last event of a connection and waits until the owner has it.
     pub(crate) async fn last(&self, event: NetEvent) -> Result<(), OwnerGone> {
         let (delivered, done) = oneshot::channel();
-        self.bulk.send((event, Some(delivered))).await.map_err(|_| OwnerGone)?;
+        self.bulk
+            .send(Item { event, held: None, delivered: Some(delivered) })
+            .await
+            .map_err(|_| OwnerGone)?;
         done.await.map_err(|_| OwnerGone)
     }
 }

@@ -6,10 +6,7 @@
 //! and begins only when the connection it replaces has reported its own.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,16 +14,20 @@ use bytes::Bytes;
 use grapevine_crypto::{Identity, PkiId};
 use libp2p::{PeerId, Stream, swarm::ConnectionId};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     BodyLimit, NetEvent, SendError,
+    bulk::{
+        CREDIT_MAX, CREDIT_STANDING,
+        incoming::{Arrival, Arrived, Incoming, Purse},
+    },
     counters::count,
     driver::Command,
-    frames::{self, Arrival, BulkFrame, FrameError, FrameLimits},
+    frames::{self, ControlBatch, ControlFrame, FrameError, FrameLimits},
     gate::{LinkStream, StreamKind},
     handle::Shared,
     queue::SendQueue,
@@ -38,6 +39,8 @@ const STREAMS_TIMEOUT: Duration = Duration::from_secs(15);
 const STREAMS: usize = 4;
 /// A smaller body is here as soon as its header: its beginning is not worth an event.
 const HINT_BYTES_MIN: usize = 64 * 1024;
+/// Control frames are written together up to this size: as much as fits one message of Noise with room to spare.
+const CONTROL_BATCH_BYTES: usize = 32 * 1024;
 /// How often it is said that a body goes on coming. Half of the shortest time after which dissemination gives one up.
 const HINT_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -49,7 +52,10 @@ pub(crate) struct Link {
     pub(crate) connection: u64,
     pub(crate) kill: KillSwitch,
     control: SendQueue<Bytes>,
-    bulk: SendQueue<(Bytes, Bytes)>,
+    /// Something waits in the outgoing bulk messages, or there is new credit for it.
+    bulk_ready: Notify,
+    /// What the peer may send.
+    purse: Arc<Purse>,
     reason: OnceLock<String>,
     cancelled: CancellationToken,
     done: CancellationToken,
@@ -60,8 +66,6 @@ pub(crate) struct Link {
 pub(crate) struct QueueLimits {
     pub(crate) control_frames_max: usize,
     pub(crate) control_bytes_max: usize,
-    pub(crate) bulk_frames_max: usize,
-    pub(crate) bulk_bytes_max: usize,
 }
 
 impl Link {
@@ -78,7 +82,8 @@ impl Link {
             connection,
             kill,
             control: SendQueue::new(limits.control_frames_max, limits.control_bytes_max),
-            bulk: SendQueue::new(limits.bulk_frames_max, limits.bulk_bytes_max),
+            bulk_ready: Notify::new(),
+            purse: Arc::new(Purse::new()),
             reason: OnceLock::new(),
             cancelled: CancellationToken::new(),
             done: CancellationToken::new(),
@@ -97,9 +102,9 @@ impl Link {
         self.control.push(frame, bytes).then_some(()).ok_or(SendError::QueueFull)
     }
 
-    pub(crate) fn send_bulk(&self, header: Bytes, body: Bytes) -> Result<(), SendError> {
-        let bytes = header.len().saturating_add(body.len());
-        self.bulk.push((header, body), bytes).then_some(()).ok_or(SendError::QueueFull)
+    /// There is something new to be sent on the bulk stream.
+    pub(crate) fn wake_bulk(&self) {
+        self.bulk_ready.notify_one();
     }
 }
 
@@ -140,6 +145,7 @@ impl LinkTask {
     /// Nothing can be sent any more, and the swarm closes the connection.
     fn withdraw(&self) {
         self.shared.links.remove(&self.link);
+        self.shared.outgoing().close(self.link.connection);
         self.shared.registry.disconnected(&self.link.peer_id, self.link.connection);
         let _ = self.shared.commands.send(Command::Closing(self.id));
     }
@@ -160,6 +166,7 @@ impl LinkTask {
         let (peer, connection) = (self.link.peer, self.link.connection);
         let remote_peer_id = self.link.peer_id.to_bytes();
         // Before the event: who hears of the connection may send at once.
+        self.shared.outgoing().open(connection, CREDIT_STANDING);
         self.shared.links.insert(&self.link);
         let event = NetEvent::Connected {
             peer,
@@ -216,77 +223,128 @@ impl LinkTask {
         let (counters, body_limit) = (self.shared.counters.clone(), self.body_limit.clone());
         let (peer, connection) = (link.peer, link.connection);
         match kind {
-            StreamKind::Control => tasks.spawn(async move {
-                loop {
-                    let frame = frames::read_control(&mut stream, &limits).await?;
-                    if frame.is_empty() {
-                        continue;
-                    }
-                    count(&counters.control_in);
-                    let event = NetEvent::Control { peer, connection, frame };
-                    lanes.control(event).await.map_err(|_| FrameError::Closed)?;
-                }
-            }),
-            StreamKind::Bulk => tasks.spawn(async move {
-                loop {
-                    let limit = |header: &[u8]| body_limit.body_limit(peer, header);
-                    let mut reported = Instant::now();
-                    let news = |header: &Bytes, Arrival { length, arrived }: Arrival| {
-                        let header = header.clone();
-                        if arrived == 0 && length > HINT_BYTES_MIN {
-                            lanes.try_control(NetEvent::BulkStarted { peer, connection, header });
-                        } else if arrived < length && reported.elapsed() >= HINT_INTERVAL {
-                            reported = Instant::now();
-                            lanes.try_control(NetEvent::BulkProgress { peer, connection, header });
-                        }
-                    };
-                    match frames::read_bulk(&mut stream, &limits, limit, news).await? {
-                        BulkFrame::Wanted { header, body } => {
-                            count(&counters.bulk_in);
-                            let event = NetEvent::Bulk { peer, connection, header, body };
-                            lanes.bulk(event).await.map_err(|_| FrameError::Closed)?;
-                        }
-                        BulkFrame::Refused { header, length } => {
-                            count(&counters.bulk_refused);
-                            let header = header.len();
-                            tracing::debug!(peer = %peer, header, length, "bulk message not wanted");
+            StreamKind::Control => {
+                let shared = self.shared.clone();
+                tasks.spawn(async move {
+                    loop {
+                        match frames::read_control(&mut stream, &limits).await? {
+                            ControlFrame::Frame(frame) if frame.is_empty() => {}
+                            ControlFrame::Frame(frame) => {
+                                count(&counters.control_in);
+                                let event = NetEvent::Control { peer, connection, frame };
+                                lanes.control(event).await.map_err(|_| FrameError::Closed)?;
+                            }
+                            ControlFrame::Credit(bytes) => {
+                                if !shared.outgoing().add_credit(connection, bytes, CREDIT_MAX) {
+                                    return Err(FrameError::Protocol("more credit than anybody needs"));
+                                }
+                                link.wake_bulk();
+                            }
                         }
                     }
-                }
-            }),
+                })
+            }
+            StreamKind::Bulk => {
+                let mut incoming =
+                    Incoming::new(connection, limits, self.shared.budget.clone(), link.purse.clone());
+                tasks.spawn(async move {
+                    loop {
+                        let limit = |header: &[u8]| body_limit.body_limit(peer, header);
+                        let mut reported = Instant::now();
+                        let news = |header: &Bytes, Arrival { length, arrived }: Arrival| {
+                            let header = header.clone();
+                            if arrived == 0 && length > HINT_BYTES_MIN {
+                                lanes.try_control(NetEvent::BulkStarted { peer, connection, header });
+                            } else if arrived < length && reported.elapsed() >= HINT_INTERVAL {
+                                reported = Instant::now();
+                                lanes.try_control(NetEvent::BulkProgress { peer, connection, header });
+                            }
+                        };
+                        match incoming.next(&mut stream, limit, news).await? {
+                            Arrived::Wanted { header, body, held } => {
+                                count(&counters.bulk_in);
+                                let event = NetEvent::Bulk { peer, connection, header, body };
+                                lanes.bulk(event, held).await.map_err(|_| FrameError::Closed)?;
+                            }
+                            Arrived::Refused { header, length } => {
+                                count(&counters.bulk_refused);
+                                let header = header.len();
+                                tracing::debug!(peer = %peer, header, length, "bulk message not wanted");
+                            }
+                        }
+                    }
+                })
+            }
         };
     }
 
-    fn write(&self, kind: StreamKind, mut stream: Stream, tasks: &mut JoinSet<Result<(), FrameError>>) {
-        let (link, counters, progress) =
-            (self.link.clone(), self.shared.counters.clone(), self.limits.progress_timeout);
-        let keep_alive = self.keep_alive_interval;
+    fn write(&self, kind: StreamKind, stream: Stream, tasks: &mut JoinSet<Result<(), FrameError>>) {
+        let (link, shared) = (self.link.clone(), self.shared.clone());
+        let (progress, keep_alive) = (self.limits.progress_timeout, self.keep_alive_interval);
         match kind {
-            StreamKind::Control => tasks.spawn(async move {
-                loop {
-                    let Ok((frame, bytes)) = tokio::time::timeout(keep_alive, link.control.pop()).await
-                    else {
-                        frames::write_control(&mut stream, &[], progress).await?;
-                        continue;
-                    };
-                    frames::write_control(&mut stream, &frame, progress).await?;
-                    written(&counters.control_out, &link.control, bytes);
-                }
-            }),
-            StreamKind::Bulk => tasks.spawn(async move {
-                loop {
-                    let ((header, body), bytes) = link.bulk.pop().await;
-                    frames::write_bulk(&mut stream, &header, &body, progress).await?;
-                    written(&counters.bulk_out, &link.bulk, bytes);
-                }
-            }),
+            StreamKind::Control => tasks.spawn(write_control(link, shared, stream, progress, keep_alive)),
+            StreamKind::Bulk => tasks.spawn(write_bulk(link, shared, stream, progress)),
         };
     }
 }
 
-fn written<T>(counter: &AtomicU64, queue: &SendQueue<T>, bytes: usize) {
-    counter.fetch_add(1, Ordering::Relaxed);
-    queue.written(bytes);
+/// Writes what waits, all of it at once: one message of Noise and one write for many frames.
+async fn write_control(
+    link: Arc<Link>,
+    shared: Arc<Shared>,
+    mut stream: Stream,
+    progress: Duration,
+    keep_alive: Duration,
+) -> Result<(), FrameError> {
+    loop {
+        let mut batch = ControlBatch::default();
+        let (mut frames, mut bytes) = (0_u64, 0_usize);
+        let mut next = tokio::select! {
+            next = link.control.pop() => Some(next),
+            () = link.purse.is_due() => None,
+            () = tokio::time::sleep(keep_alive) => {
+                batch.frame(&[])?;
+                None
+            }
+        };
+        while let Some((frame, size)) = next {
+            batch.frame(&frame)?;
+            (frames, bytes) = (frames.saturating_add(1), bytes.saturating_add(size));
+            next = if bytes < CONTROL_BATCH_BYTES { link.control.try_pop() } else { None };
+        }
+        if let Some(credit) = link.purse.take_due() {
+            batch.credit(credit);
+        }
+        batch.write(&mut stream, progress).await?;
+        shared.counters.control_out.fetch_add(frames, Ordering::Relaxed);
+        link.control.written(frames, bytes);
+    }
+}
+
+async fn write_bulk(
+    link: Arc<Link>,
+    shared: Arc<Shared>,
+    mut stream: Stream,
+    progress: Duration,
+) -> Result<(), FrameError> {
+    let connection = link.connection;
+    loop {
+        let next = shared.outgoing().next(connection);
+        let Some(piece) = next else {
+            frames::flush(&mut stream, progress).await?;
+            if !shared.outgoing().waits_for_credit(connection) {
+                link.bulk_ready.notified().await;
+            } else if tokio::time::timeout(progress, link.bulk_ready.notified()).await.is_err() {
+                return Err(FrameError::Stalled(progress));
+            }
+            continue;
+        };
+        frames::write_piece(&mut stream, &piece, progress).await?;
+        if piece.ends {
+            shared.outgoing().written(connection);
+            count(&shared.counters.bulk_out);
+        }
+    }
 }
 
 fn reason_of(ended: Result<Result<(), FrameError>, JoinError>) -> String {

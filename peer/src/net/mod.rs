@@ -11,7 +11,7 @@
 //! task) → `link` (one connection) → `lanes` (events to the owner).
 //!
 //! **Streams.** Right after admission each side opens two long-lived one-way streams: control (small
-//! frames) and bulk (header and body). Each is read and written by a task of its own, so control never
+//! frames) and bulk (blocks, cut into chunks and paid for with credits: [`bulk`]). Each is read and written by a task of its own, so control never
 //! waits behind bulk, neither here nor on the way to the owner.
 //!
 //! **Bounds.**
@@ -24,18 +24,18 @@
 //! | dials | `dials_max` | `DialFailed`, counted |
 //! | frames | `control_frame_bytes_max`, `bulk_header_bytes_max`, `bulk_body_bytes_max` | disconnected |
 //! | body | [`BodyLimit`] | read past, counted |
-//! | waiting to be sent, per peer | frames and bytes, for control and bulk | refused to the sender, counted |
+//! | waiting to be sent, per peer | frames and bytes, for control and bulk | pushes thrown out or refused first, counted |
+//! | waiting to be sent, all peers | `send_budget_bytes` | likewise |
+//! | bodies coming in or not yet taken, all peers | `receive_budget_bytes`, one connection's bodies, 1 MiB for each peer | no credits |
 //! | received, not yet read, per peer | `window_bytes_max` | the peer may not send |
 //! | waiting for the owner | `control_events_max`, `bulk_events_max` | sockets are not read |
 //! | silence, or no progress inside a frame | `silence_timeout`, `progress_timeout` | disconnected |
-//!
-//! Received bodies take at most (connections + `bulk_events_max` + 4) × the body limit; the owner keeps
-//! that small by granting limits only for what it has asked for or can take.
 //!
 //! **Attacks.** Strangers: see `handshake`. Slow or silent ones hold a handshake place for at most
 //! `handshake_timeout`. Members that send garbage, oversized frames or nothing lose their connection;
 //! members that announce more than they send cost only what they send.
 
+mod bulk;
 mod config;
 mod counters;
 mod driver;
@@ -65,13 +65,12 @@ use libp2p::{
 use tokio::{net::TcpListener, runtime, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{
-    config::{Admission, BodyLimit, NetConfig, NetError, NetEvent, SendError},
-    counters::{NetCounters, RefusalKind},
-    handle::NetHandle,
-    lanes::NetEvents,
-};
 use self::{
+    bulk::{
+        OPEN_BYTES_MAX,
+        budget::Budget,
+        outgoing::{Outgoing, OutgoingLimits},
+    },
     driver::{Driver, LinkLimits},
     frames::FrameLimits,
     gate::MembershipGate,
@@ -82,6 +81,12 @@ use self::{
     registry::Registry,
     tcp::{TcpTransport, to_multiaddr},
     upgrade::{LogBudget, MemberUpgrade, prologue},
+};
+pub use self::{
+    config::{Admission, BodyLimit, BulkMessage, Flow, NetConfig, NetError, NetEvent, SendError},
+    counters::{NetCounters, RefusalKind},
+    handle::NetHandle,
+    lanes::NetEvents,
 };
 use crate::signing::CurrentSigner;
 
@@ -125,6 +130,12 @@ impl Net {
             registry,
             counters: Arc::default(),
             lanes,
+            outgoing: std::sync::Mutex::new(Outgoing::new(OutgoingLimits {
+                messages_max: config.bulk_queue_frames_max,
+                peer_bytes_max: config.bulk_queue_bytes_max,
+                bytes_max: config.send_budget_bytes,
+            })),
+            budget: Budget::new(config.receive_budget_bytes),
             commands,
             dialing: std::sync::Mutex::default(),
             tasks: TaskTracker::new(),
@@ -164,6 +175,10 @@ fn check(config: &NetConfig) -> Result<(), NetError> {
     if config.keep_alive_interval >= config.silence_timeout {
         let problem = "the keep-alive interval must be shorter than the silence timeout";
         return Err(NetError::Setting(problem.to_owned()));
+    }
+    if config.bulk_queue_bytes_max > OPEN_BYTES_MAX {
+        let problem = format!("at most {OPEN_BYTES_MAX} bytes may wait for one peer: others take no more");
+        return Err(NetError::Setting(problem));
     }
     Ok(())
 }
@@ -228,8 +243,6 @@ fn link_limits(config: &NetConfig) -> LinkLimits {
         queues: QueueLimits {
             control_frames_max: config.control_queue_frames_max,
             control_bytes_max: config.control_queue_bytes_max,
-            bulk_frames_max: config.bulk_queue_frames_max,
-            bulk_bytes_max: config.bulk_queue_bytes_max,
         },
         keep_alive_interval: config.keep_alive_interval,
     }

@@ -21,7 +21,7 @@ const STREAMS_MAX: usize = 8;
 const STREAM_WINDOW_BYTES: usize = 256 * 1024;
 /// Body of a yamux frame: with its header it fills one message of Noise as libp2p cuts them. yamux's own default of 16 KiB
 /// costs four times the messages, writes and switches between tasks.
-const FRAME_BODY_BYTES: usize = 65_535 - 1_024 - 12;
+pub(crate) const FRAME_BODY_BYTES: usize = 65_535 - 1_024 - 12;
 
 /// A multiplexed connection.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! What waits to be sent to one peer: bounded in frames and in bytes, never blocking the sender.
+//! Control frames that wait to be sent to one peer: bounded in frames and in bytes, never blocking the sender.
 //!
 //! What does not fit is refused and counted by the caller; nothing that was taken is thrown out. A frame
 //! counts until it has been written, so the bound covers the one being written too. A single frame larger
@@ -49,20 +49,25 @@ impl<T> SendQueue<T> {
         true
     }
 
-    /// Waits for the next item. It counts until [`SendQueue::written`] is called with its size.
+    /// Waits for the next item. It counts until [`SendQueue::written`] is called for it.
     pub(crate) async fn pop(&self) -> (T, usize) {
         loop {
-            if let Some(item) = self.lock().waiting.pop_front() {
+            if let Some(item) = self.try_pop() {
                 return item;
             }
             self.ready.notified().await;
         }
     }
 
-    /// An item of `bytes` bytes has been written.
-    pub(crate) fn written(&self, bytes: usize) {
+    /// The next item, if one waits.
+    pub(crate) fn try_pop(&self) -> Option<(T, usize)> {
+        self.lock().waiting.pop_front()
+    }
+
+    /// So many items of `bytes` bytes together have been written.
+    pub(crate) fn written(&self, items: u64, bytes: usize) {
         let mut state = self.lock();
-        state.frames = state.frames.saturating_sub(1);
+        state.frames = state.frames.saturating_sub(usize::try_from(items).unwrap_or(usize::MAX));
         state.bytes = state.bytes.saturating_sub(bytes);
     }
 
@@ -96,7 +101,7 @@ mod tests {
         assert!(queue.push("a", 10));
         assert_eq!(queue.pop().await, ("a", 10));
         assert!(!queue.push("b", 10));
-        queue.written(10);
+        queue.written(1, 10);
         assert!(queue.push("b", 10));
     }
 }

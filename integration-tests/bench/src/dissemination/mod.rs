@@ -23,6 +23,7 @@
 //! | `commit_p50_ms` | from handing it to the ledger until the ledger has synced it, median over peers and blocks |
 //! | `copies` | bytes a peer read from its sockets during the load ÷ bytes of the blocks, mean over the peers: everything counts, encryption, control frames and the orderer's stream. TCP/IP headers don't |
 //! | `orderer_egress_blocks` | bytes the orderer wrote to its sockets ÷ bytes of the blocks; the answers to who submits are among them |
+//! | `orderer_pullers` | peers that pull from the orderer when the load ends: each should account for one block of the egress |
 //! | `cpu_ms_per_peer_block` | processor time of a peer, user and kernel, for each block; mean over the peers |
 //! | `rss_mb_per_peer`, `rss_mb_max` | the most resident memory a peer had, in 10^6 bytes: mean over the peers, and the largest |
 //! | `idle_bytes_per_s_per_peer` | bytes a peer read from its sockets a second in the quiet time; mean over the peers |

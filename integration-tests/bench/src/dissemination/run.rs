@@ -38,6 +38,7 @@ pub(super) struct Outcome {
     pub(super) commit_p50_ms: f64,
     pub(super) copies: f64,
     pub(super) orderer_egress_blocks: f64,
+    pub(super) orderer_pullers: usize,
     pub(super) cpu_ms_per_peer_block: f64,
     pub(super) rss_mb_per_peer: f64,
     pub(super) rss_mb_max: f64,
@@ -68,6 +69,7 @@ pub(super) fn measure(
     let before_load = Sample::take(&network)?;
     let numbers = load::run(&network, arguments.blocks, payload_bytes, interval)?;
     let spent = Sample::take(&network)?.since(&before_load);
+    let orderer_pullers = network::pullers(&network)?;
     let (rss_mb_per_peer, rss_mb_max) = memory_mb(&network, |peer| network.peak_memory_kib(peer))?;
     let mut bytes = 0;
     for number in numbers.clone() {
@@ -95,6 +97,7 @@ pub(super) fn measure(
         commit_p50_ms: rounded(percentile(&latencies.commit_ms, 0.5)),
         copies: of_bytes(spent.bytes_in_per_peer),
         orderer_egress_blocks: of_bytes(spent.orderer_bytes),
+        orderer_pullers,
         cpu_ms_per_peer_block: rounded(1e3 * spent.cpu_seconds_per_peer / to_f64(arguments.blocks)),
         rss_mb_per_peer: rounded(rss_mb_per_peer),
         rss_mb_max: rounded(rss_mb_max),

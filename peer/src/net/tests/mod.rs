@@ -1,5 +1,6 @@
 //! Tests of the transport over real sockets on loopback, every wait with a deadline.
 
+mod bulk;
 mod frames;
 mod lifecycle;
 mod links;
@@ -16,7 +17,8 @@ use grapevine_crypto::{
     Algorithm, Identity, Msp, MspId, PkiId, Role, Signer,
     issue::{Organization, Validity},
 };
-use super::{Admission, BodyLimit, Net, NetConfig, NetEvent, NetEvents, NetHandle};
+
+use super::{Admission, BodyLimit, BulkMessage, Flow, Net, NetConfig, NetEvent, NetEvents, NetHandle};
 use crate::signing::CurrentSigner;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
@@ -167,6 +169,11 @@ impl Peer {
             other => panic!("Bulk expected: {other:?}"),
         }
     }
+}
+
+/// A message that was asked for, of the first flow.
+pub(super) fn message(header: &'static [u8], body: impl Into<bytes::Bytes>) -> BulkMessage {
+    BulkMessage { flow: Flow(0), header: header.into(), body: body.into(), is_push: false }
 }
 
 /// Two connected peers of one organisation; the first has dialed.
