@@ -52,8 +52,8 @@ impl StreamKind {
 
     pub(crate) fn protocol(self) -> &'static str {
         match self {
-            Self::Control => "/grapevine/control/1",
-            Self::Bulk => "/grapevine/bulk/1",
+            Self::Control => "/grapevine/control/2",
+            Self::Bulk => "/grapevine/bulk/2",
         }
     }
 }
