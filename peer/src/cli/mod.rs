@@ -320,10 +320,7 @@ fn run(arguments: &ConfigArguments, block_trace: Option<&Path>, take_over: TakeO
             .with_context(|| format!("--block-trace: cannot write {}", path.display()))?,
         None => BlockTrace::off(),
     };
-    // The other cores are for verification, ledger and RocksDB; and a frame that crosses threads costs a switch at each crossing.
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.div_ceil(2))
         .enable_all()
         .build()
         .context("the runtime could not be started; raise the limit of threads for this user")?;
