@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use grapevine_crypto::{Digest, PkiId};
 
+use super::heights::{self, Audience, Heights};
 use super::{
     ChannelSetup, Event, Node, NodeConfig, ORDERER_REST, Output, Penalty, REPLY_BLOCKS_MAX, REPLY_BYTES_MAX,
     Rejection, Ticket, fork,
@@ -20,6 +21,7 @@ use crate::restoration::Restoration;
 use crate::time::{Time, earliest};
 use crate::wire::{self, BulkKind, ChannelBody, Request};
 use rand::rngs::ChaCha8Rng;
+use rand::seq::IndexedRandom;
 
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -32,9 +34,7 @@ pub(super) struct Channel {
     pub(super) anchors: BTreeSet<String>,
     /// No block is written or asked for any more: the channel was told to halt.
     pub(super) halted: bool,
-    /// When the changed height is announced; `None`: it is known.
-    announce_at: Option<Time>,
-    announced_at: Time,
+    heights: Heights,
     /// When the orderer's stream, which had lost a block, is taken up again; `None`: it has not.
     pub(super) orderer_again_at: Option<Time>,
     /// It pulls from the orderer as the last source, without leading.
@@ -77,8 +77,7 @@ impl Channel {
             tip: setup.tip,
             anchors: setup.anchors.clone(),
             halted: false,
-            announce_at: None,
-            announced_at: now,
+            heights: Heights::new(config.publish_state_info_interval, now),
             orderer_again_at: None,
             is_stranded: false,
             orderer_contact: false,
@@ -93,7 +92,7 @@ impl Channel {
             earliest(self.election.next_deadline(), self.reconciliation.next_deadline()),
         );
         let machines = earliest(machines, self.restoration.next_deadline());
-        earliest(machines, earliest(self.announce_at, self.orderer_again_at))
+        earliest(machines, earliest(self.heights.next_deadline(), self.orderer_again_at))
     }
 
     /// A claimed height as far as blocks up to there have been verified here; 0 if the claimed tip is not the one kept.
@@ -165,21 +164,33 @@ impl Node {
         let Some(channel) = self.channels.get_mut(id) else { return };
         channel.election.handle_timeout(now);
         channel.dissemination.handle_timeout(now, &channel.chain);
-        let announce = channel.announce_at.is_some_and(|at| at <= now);
-        if announce {
-            channel.announce_at = None;
-            channel.announced_at = now;
-        }
-        let state = channel.state();
-        if announce {
-            for peer in self.channel_members(id) {
-                self.send(peer, id, state.clone());
-            }
+        if channel.heights.next_deadline().is_some_and(|due| due <= now) {
+            self.tell_height(now, id);
         }
         self.drain_dissemination(id);
         self.return_to_orderer(now, id);
         self.restore(now, id);
         self.reconcile(now, id);
+    }
+
+    fn tell_height(&mut self, now: Time, id: &ChannelId) {
+        let members = self.channel_members(id);
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let state = channel.state();
+        let told = match channel.heights.take(now, members.len()) {
+            None => return,
+            Some(Audience::Everybody) => members,
+            Some(Audience::Few) => {
+                let leader = channel.election.leader().map(|term| term.leader);
+                let mut told: BTreeSet<PkiId> =
+                    members.sample(&mut self.rng, heights::LISTENERS).copied().collect();
+                told.extend(leader.filter(|leader| members.contains(leader)));
+                told.into_iter().collect()
+            }
+        };
+        for peer in told {
+            self.send(peer, id, state.clone());
+        }
     }
 
     pub(super) fn drain_dissemination(&mut self, id: &ChannelId) {
@@ -333,8 +344,11 @@ impl Node {
             Offer::Known => self.counters.duplicate_blocks += 1,
             Offer::TooFar => {
                 channel.reconciliation.handle_dropped(now, number);
-                if source == BlockSource::Orderer {
-                    self.rest_from_orderer(now, id);
+                match source {
+                    BlockSource::Orderer => self.rest_from_orderer(now, id),
+                    // The leader takes this peer for one that can keep new blocks: it shall hear the height.
+                    BlockSource::Push(_) => channel.heights.handle_changed(now),
+                    BlockSource::Reply(_) => {}
                 }
             }
             Offer::Committed => self.compare(id, block),
@@ -398,15 +412,12 @@ impl Node {
     }
 
     pub(super) fn handle_committed(&mut self, now: Time, id: &ChannelId, height: u64, tip: Digest) {
-        let interval = self.config.publish_state_info_interval;
         let Some(channel) = self.channels.get_mut(id) else { return };
         let (blocks, bytes) = channel.chain.handle_committed(height);
         channel.tip = tip;
         channel.reconciliation.handle_committed(now, blocks, bytes, &channel.chain);
         channel.election.handle_height(now, height);
-        // Many blocks, one frame; and not while the block itself is still spreading, to which this would be in the way.
-        let due = (channel.announced_at + interval).max(now + interval / 2);
-        channel.announce_at = Some(channel.announce_at.map_or(due, |at| at.min(due)));
+        channel.heights.handle_changed(now);
         self.commit_ready(now, id);
     }
 

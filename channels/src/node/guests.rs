@@ -31,7 +31,7 @@ impl Node {
     }
 
     pub(super) fn has_room_for_guest(&self) -> bool {
-        self.peers.values().filter(|peer| peer.guest.is_some()).count() < GUESTS_MAX
+        self.guests < GUESTS_MAX
     }
 
     pub(super) fn refuse_guest(&mut self, peer: PkiId) {
@@ -47,10 +47,17 @@ impl Node {
     }
 
     pub(super) fn guests_deadline(&self) -> Option<Time> {
+        // Hardly ever is there one, and this is asked after every event.
+        if self.guests == 0 {
+            return None;
+        }
         self.peers.values().filter_map(|peer| peer.guest).min().map(|since| since + GUEST_IDLE)
     }
 
     pub(super) fn dismiss_idle_guests(&mut self, now: Time) {
+        if self.guests == 0 {
+            return;
+        }
         let is_idle = |since: Time| since + GUEST_IDLE <= now;
         for (peer, remote) in &mut self.peers {
             if remote.guest.is_some_and(is_idle) {
@@ -74,11 +81,13 @@ impl Node {
             match (remote.guest, is_former) {
                 (None, true) => {
                     remote.guest = Some(now);
+                    self.guests += 1;
                     self.membership.handle_disconnected(now, peer);
                     self.round_trips.handle_disconnected(peer);
                 }
                 (Some(_), false) => {
                     remote.guest = None;
+                    self.guests = self.guests.saturating_sub(1);
                     self.membership.handle_connected(now, peer, organization, None, self.authority.as_ref());
                     self.round_trips.handle_connected(now, peer);
                 }

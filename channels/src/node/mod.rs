@@ -44,6 +44,7 @@ mod channel;
 mod equivocation;
 mod events;
 mod guests;
+mod heights;
 mod io;
 #[cfg(test)]
 mod leadership_tests;
@@ -112,7 +113,7 @@ pub struct NodeConfig {
     /// Stop a channel as soon as its orderers have signed two blocks at one number (`onEquivocation: halt`), not only
     /// when they follow the other one.
     pub halt_on_equivocation: bool,
-    /// A changed height is announced at most this often (`publishStateInfoInterval`).
+    /// A changed height is told at most this often (`publishStateInfoInterval`); see `heights.rs`.
     pub publish_state_info_interval: Duration,
 }
 
@@ -166,6 +167,8 @@ pub struct Node {
     channels: BTreeMap<ChannelId, Channel>,
     scopes: BTreeMap<ChannelId, Scope>,
     peers: BTreeMap<PkiId, Peer>,
+    /// How many of them are guests.
+    guests: usize,
     verifying: BTreeMap<Ticket, Verifying>,
     verifying_bytes: usize,
     verifying_by_peer: BTreeMap<PkiId, usize>,
@@ -217,6 +220,7 @@ impl Node {
             channels: BTreeMap::new(),
             scopes: BTreeMap::new(),
             peers: BTreeMap::new(),
+            guests: 0,
             verifying: BTreeMap::new(),
             verifying_bytes: 0,
             verifying_by_peer: BTreeMap::new(),

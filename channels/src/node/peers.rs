@@ -50,6 +50,7 @@ impl Node {
         }
         self.certificates.shown(&credential);
         self.peers.insert(peer, Peer { organization: organization.clone(), credential, links, guest });
+        self.guests += usize::from(guest.is_some());
         if guest.is_none() {
             self.membership.handle_connected(now, peer, organization, endpoint, self.authority.as_ref());
             self.round_trips.handle_connected(now, peer);
@@ -61,6 +62,7 @@ impl Node {
     pub(super) fn handle_disconnected(&mut self, now: Time, peer: PkiId) {
         let Some(gone) = self.peers.remove(&peer) else { return };
         self.certificates.gone(&gone.credential);
+        self.guests = self.guests.saturating_sub(usize::from(gone.guest.is_some()));
         self.round_trips.handle_disconnected(peer);
         let channels: Vec<ChannelId> = gone.links.open().cloned().collect();
         for channel in channels {

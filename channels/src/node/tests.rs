@@ -11,6 +11,7 @@ use crate::wire::{BulkHeader, BulkKind, ChannelBody, ChannelFrame, Frame, FrameB
 use prost::Message;
 
 const OWN: &str = "peer0";
+const BUFFER_BLOCKS: u64 = 256;
 pub(super) const SESSION: [u8; 32] = [7; 32];
 
 pub(super) fn at(milliseconds: u64) -> Time {
@@ -79,7 +80,7 @@ pub(super) fn node_with(org_leader: bool, mode: DisseminationMode) -> Node {
             batch_size: 10,
             max_retries: 3,
         },
-        block_buffer_size: 256,
+        block_buffer_size: BUFFER_BLOCKS,
         max_block_count_to_store: 10,
         halt_on_equivocation: false,
         publish_state_info_interval: second,
@@ -183,6 +184,29 @@ fn what_a_peer_has_under_verification_is_bounded_over_reconnections() {
     node.handle(at(4), Input::Verified { ticket: first[0], result });
     push(&mut node, peer, &blocks[127]);
     assert_eq!(tickets(&mut node).len(), 1, "a verdict makes room for one more");
+}
+
+/// The leader takes it for one that keeps new blocks; having heard the height, it sends announcements instead.
+#[test]
+fn who_is_pushed_a_block_too_far_ahead_says_how_high_it_is() {
+    let heights_told = |ahead: u64| {
+        let mut node = node(false);
+        let peer = PkiId::new(&"Org1MSP".into(), "peer1");
+        connect(&mut node, peer);
+        outputs(&mut node);
+        let number = BUFFER_BLOCKS + ahead;
+        peer_sends(&mut node, peer, &chain_of(number, 100)[number as usize - 1]);
+        node.handle_timeout(at(1_100));
+        let is_state = |output: &Output| match output {
+            Output::SendControl { frame, .. } => matches!(
+                Frame::parse(frame.clone()),
+                Ok(FrameBody::Channel(ChannelFrame { body: Some(ChannelBody::State(_)), .. }))
+            ),
+            _ => false,
+        };
+        outputs(&mut node).iter().filter(|output| is_state(output)).count()
+    };
+    assert_eq!(heights_told(1), heights_told(0) + 1);
 }
 
 #[test]
@@ -332,7 +356,7 @@ fn blocks_being_compared_with_the_ledger_are_bounded() {
 mod removed_organisations {
     use super::*;
     use crate::isolation::LastBlock;
-    use crate::wire::{ChannelBody, ChannelFrame, Request};
+    use crate::wire::Request;
 
     const REMOVED: &str = "Org2MSP";
 
