@@ -54,7 +54,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use grapevine_crypto::{Digest, MspId, PkiId, sha256_of};
@@ -224,6 +224,8 @@ pub struct ReconciliationCounters {
 pub struct Reconciliation {
     config: ReconciliationConfig,
     sources: BTreeMap<PkiId, Source>,
+    /// Those of them that may owe something or rest; all others need no timer.
+    busy: BTreeSet<PkiId>,
     /// Places in the permutation by which members are compared.
     places: BTreeMap<Digest, PkiId>,
     salt: [u8; 32],
@@ -273,6 +275,7 @@ impl Reconciliation {
         Self {
             config,
             sources: BTreeMap::new(),
+            busy: BTreeSet::new(),
             places: BTreeMap::new(),
             salt,
             last_place: None,
@@ -311,6 +314,7 @@ impl Reconciliation {
     pub fn handle_peer_gone(&mut self, now: Time, peer: PkiId) {
         self.free_all(peer);
         self.sources.remove(&peer);
+        self.busy.remove(&peer);
         self.places.retain(|_, at| *at != peer);
         self.headers.give_up_peer(peer);
         self.changed(now);
@@ -398,6 +402,7 @@ impl Reconciliation {
         source.slow_down();
         if source.asked().is_empty() {
             source.rest(now, REST_AFTER_REFUSAL);
+            self.busy.insert(peer);
         }
         self.counters.refused += refused.len() as u64;
         for number in refused {
@@ -536,6 +541,7 @@ impl Reconciliation {
         self.headers.give_up_peer(peer);
         if let Some(source) = self.sources.get_mut(&peer) {
             source.fail(now, self.config.max_retries);
+            self.busy.insert(peer);
         }
     }
 

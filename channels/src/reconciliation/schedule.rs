@@ -19,6 +19,10 @@ impl Reconciliation {
         self.grace_ends = None;
         self.looked_at = now;
         self.asked_at = now;
+        let sources = &self.sources;
+        self.busy.retain(|peer| {
+            sources.get(peer).is_some_and(|source| !source.asked().is_empty() || source.rests(now))
+        });
         self.give_up_silent(now);
         let next = chain.next_needed();
         for source in self.sources.values_mut() {
@@ -52,14 +56,18 @@ impl Reconciliation {
             Some(until) => changed_at.map(|at| at.max(until)).or(paused),
             None => changed_at,
         };
-        let silent = self.sources.values().filter_map(|source| self.silent_at(source)).min();
+        let silent = self.busy_sources().filter_map(|source| self.silent_at(source)).min();
         let silent_headers = self.headers.silent_at(self.header_patience());
-        let rested = self.sources.values().map(Source::rests_until).filter(|at| *at > self.looked_at).min();
+        let rested = self.busy_sources().map(Source::rests_until).filter(|at| *at > self.looked_at).min();
         let hedge = self.hedge_due().map(|(_, at)| at.max(self.paused_until));
         let stranded = self.stranded_at();
         [Some(self.next_state), changed, silent, silent_headers, rested, hedge, self.grace_ends, stranded]
             .into_iter()
             .fold(None, earliest)
+    }
+
+    fn busy_sources(&self) -> impl Iterator<Item = &Source> {
+        self.busy.iter().filter_map(|peer| self.sources.get(peer))
     }
 
     /// How long nothing may come from a source that owes blocks of these bytes.
@@ -88,9 +96,11 @@ impl Reconciliation {
     }
 
     fn give_up_silent(&mut self, now: Time) {
-        let silent =
-            self.sources.iter().filter(|(_, source)| self.silent_at(source).is_some_and(|at| at <= now));
-        let mut silent: Vec<PkiId> = silent.map(|(peer, _)| *peer).collect();
+        let silent = self.busy.iter().filter(|peer| {
+            let source = self.sources.get(peer);
+            source.and_then(|source| self.silent_at(source)).is_some_and(|at| at <= now)
+        });
+        let mut silent: Vec<PkiId> = silent.copied().collect();
         silent.extend(self.headers.silent(now, self.header_patience()));
         silent.sort_unstable();
         silent.dedup();
@@ -309,6 +319,7 @@ impl Reconciliation {
     ) {
         let Some(source) = self.sources.get_mut(&peer) else { return };
         source.ask(now, number, bytes);
+        self.busy.insert(peer);
         *self.asked.entry(number).or_default() += 1;
         blocks.entry(peer).or_default().push(number);
     }
