@@ -21,34 +21,32 @@
 //! Whatever a member says can only delay blocks, since each is verified and repaired from elsewhere. A relay that drops, or lies
 //! about the rest of the plan, costs those below it one wait and is a leaf afterwards. Promises count only from the leader this peer follows.
 //! A false claim to hold a block makes the claimant be asked for it. A child made a head without right sends one small frame
-//! to each member.
+//! to each member. A body that dribbles in is waited for [`ARRIVING_MIN`] or the time of [`ARRIVING_TRANSFERS`] transfers; then others are asked.
 //!
 //! # Bounds
-//! Numbers are looked at only inside the in-order buffer's window. Promises, orders and forwarded blocks: [`REMEMBERED_MAX`] each,
-//! the lowest go first.
+//! Numbers are looked at only inside the in-order buffer's window. Promises, orders, forwarded blocks and those that have begun to come:
+//! [`REMEMBERED_MAX`] each, the lowest go first; orders that go are counted.
+
+mod announcements;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use grapevine_crypto::{Digest, PkiId};
 use rand::rngs::ChaCha8Rng;
-use rand::seq::IteratorRandom;
 
 use super::blame::Blame;
 use super::delegation::{self, Branch, Prefix, prefix};
 use super::estimate::{Rate, VerifyCost};
 use super::known::Known;
-use super::outbox::{Outbox, Planned, ranges};
+use super::outbox::{Outbox, Planned};
 use super::plan::{Plan, Target, Terms, plan};
-use super::pursuit::{Pursuit, Step, Told};
+use super::pursuit::{Pursuit, Step};
 use super::slack::Slack;
 use super::{BlockSource, DisseminationConfig, DisseminationCounters, DisseminationOutput, NewBlock};
 use crate::chain::Chain;
 use crate::time::{Time, earliest};
-use crate::wire::{
-    Announcement, BulkHeader, BulkKind, ChannelBody, Delegation, Holding, Manifest, NUMBERS_PER_FRAME_MAX,
-    Request,
-};
+use crate::wire::{BulkHeader, BulkKind, ChannelBody, Delegation, Manifest, NUMBERS_PER_FRAME_MAX, Request};
 
 /// Least children of the leader, however busy its link.
 pub(super) const ROOT_CHILDREN_MIN: usize = 4;
@@ -68,6 +66,9 @@ pub(super) const FAR_BEHIND_BLOCKS: u64 = 50;
 const ROUND_TRIP_ASSUMED: Duration = Duration::from_millis(1);
 /// A body that does not go on for this long, or for the time of eight transfers, is no longer waited for.
 const STALLED_MIN: Duration = Duration::from_millis(100);
+/// A body is waited for so long at most, or for the time of so many transfers, however steadily it dribbles in.
+pub(super) const ARRIVING_MIN: Duration = Duration::from_secs(1);
+pub(super) const ARRIVING_TRANSFERS: u32 = 64;
 /// Most of what was learned of promises that is added to the wait for an answer.
 const HEDGE_MARGIN_MAX: Duration = Duration::from_millis(50);
 
@@ -86,6 +87,14 @@ struct Promise {
     arrival: Duration,
     size: usize,
     taught: bool,
+}
+
+/// A body that has begun to come.
+#[derive(Debug, Clone, Copy)]
+struct Arriving {
+    began: Time,
+    /// It is trusted to go on until then.
+    until: Time,
 }
 
 /// What a push said this peer is to do.
@@ -108,8 +117,8 @@ pub(super) struct Grapevine {
     promises: BTreeMap<u64, Promise>,
     orders: BTreeMap<u64, Orders>,
     forwarded: BTreeSet<u64>,
-    /// Until when the bodies that have begun to come are trusted to go on.
-    arriving: BTreeMap<u64, Time>,
+    /// Bodies that have begun to come.
+    arriving: BTreeMap<u64, Arriving>,
     outbox: Outbox,
     slack: Slack,
     blame: Blame,
@@ -181,7 +190,9 @@ impl Grapevine {
     pub(super) fn handle_bulk_started(&mut self, now: Time, header: &BulkHeader, chain: &Chain) {
         if is_open(chain, header.number) {
             let transfer = self.transfer(self.size_of(header.number));
-            self.arriving.insert(header.number, now + STALLED_MIN.max(transfer * 8));
+            let arriving = self.arriving.entry(header.number).or_insert(Arriving { began: now, until: now });
+            let end = arriving.began + ARRIVING_MIN.max(transfer * ARRIVING_TRANSFERS);
+            arriving.until = (now + STALLED_MIN.max(transfer * 8)).min(end);
             trim_map(&mut self.arriving);
         }
     }
@@ -194,6 +205,7 @@ impl Grapevine {
         header: &BulkHeader,
         chain: &Chain,
         outputs: &mut Outputs,
+        counters: &mut DisseminationCounters,
     ) {
         let number = header.number;
         self.handle_bulk_started(now, header, chain);
@@ -212,10 +224,10 @@ impl Grapevine {
         if inside && !self.forwarded.contains(&number) && !self.orders.contains_key(&number) {
             let delegation = header.delegation.clone().unwrap_or_default();
             self.orders.insert(number, Orders { from: peer, hash, delegation });
-            trim_map(&mut self.orders);
+            counters.over_bound += trim_map(&mut self.orders);
             // The block came otherwise in the meantime; those this peer is to serve still wait.
             if chain.kept_hash(number) == Some(hash) {
-                self.forward(number, hash, outputs);
+                self.forward(number, hash, outputs, counters);
             }
         }
     }
@@ -264,7 +276,7 @@ impl Grapevine {
             }
         }
         if block.source != BlockSource::Orderer {
-            self.forward(number, block.hash, outputs);
+            self.forward(number, block.hash, outputs, counters);
         }
         self.flush(now, outputs);
     }
@@ -276,14 +288,15 @@ impl Grapevine {
         frame: &ChannelBody,
         chain: &Chain,
         outputs: &mut Outputs,
+        counters: &mut DisseminationCounters,
     ) {
         match frame {
             ChannelBody::Announcement(announcement) => {
                 for manifest in &announcement.manifests {
-                    self.handle_manifest(now, peer, manifest, chain);
+                    self.handle_manifest(now, peer, manifest, chain, counters);
                 }
             }
-            ChannelBody::Holding(holding) => self.handle_holding(now, peer, holding, chain),
+            ChannelBody::Holding(holding) => self.handle_holding(now, peer, holding, chain, counters),
             ChannelBody::Late(late) => {
                 for number in &late.numbers {
                     self.blame.handle_late(peer, *number);
@@ -313,7 +326,7 @@ impl Grapevine {
         let steps = self.pursuit.handle_timeout(
             now,
             &mut self.rng,
-            |number| arriving.get(&number).copied(),
+            |number| arriving.get(&number).map(|arriving| arriving.until),
             |peer, number| {
                 let round_trip = peers.get(peer).and_then(|peer| peer.round_trip);
                 round_trip.unwrap_or(ROUND_TRIP_ASSUMED).mul_f64(1.25) + answer(number)
@@ -396,7 +409,13 @@ impl Grapevine {
     }
 
     /// Serves those that the push which brought the block named, once.
-    fn forward(&mut self, number: u64, hash: Digest, outputs: &mut Outputs) {
+    fn forward(
+        &mut self,
+        number: u64,
+        hash: Digest,
+        outputs: &mut Outputs,
+        counters: &mut DisseminationCounters,
+    ) {
         let Some(orders) = self.orders.remove(&number).filter(|orders| orders.hash == hash) else { return };
         if !self.forwarded.insert(number) {
             return;
@@ -408,9 +427,9 @@ impl Grapevine {
             let lacks = peers.get(peer).is_some_and(|state| !state.known.holds(number));
             lacks.then_some(*peer)
         };
-        if let Ok(branches) = delegation::branches(&orders.delegation, self.config.propagate_peer_num, member)
-        {
-            self.push(number, branches, outputs);
+        match delegation::branches(&orders.delegation, self.config.propagate_peer_num, member) {
+            Ok(branches) => self.push(number, branches, outputs),
+            Err(_) => counters.bad_plans += 1,
         }
     }
 
@@ -420,110 +439,6 @@ impl Grapevine {
                 state.known.note(number);
             }
             outputs.push_back(DisseminationOutput::Push { peer, number, delegation });
-        }
-    }
-
-    /// Tells others of a block that has just come.
-    fn announce(&mut self, now: Time, block: &NewBlock) {
-        let is_head = self
-            .orders
-            .get(&block.number)
-            .is_some_and(|orders| orders.hash == block.hash && orders.delegation.heads > 0);
-        let list = if is_head { &mut self.outbox.for_all } else { &mut self.outbox.for_few };
-        list.insert(block.number);
-        self.outbox.handle_put(now, block.size);
-    }
-
-    fn report_late(&self, number: u64, outputs: &mut Outputs) {
-        let broken = self.promises.get(&number).filter(|promise| !promise.taught);
-        if let Some(planner) = broken.map(|promise| promise.from).filter(|from| self.peers.contains_key(from))
-        {
-            outputs.push_back(send(planner, ChannelBody::Late(Request { numbers: vec![number] })));
-        }
-    }
-
-    fn handle_manifest(&mut self, now: Time, peer: PkiId, manifest: &Manifest, chain: &Chain) {
-        let number = manifest.number;
-        let Some(sender) = self.peers.get_mut(&peer) else { return };
-        sender.known.note(number);
-        let round_trip = sender.round_trip;
-        if number >= chain.window_end() || number < chain.next_needed() {
-            return;
-        }
-        let follows = self.leader.is_none_or(|leader| leader == peer);
-        if follows && manifest.eta_micros > 0 && !self.promises.contains_key(&number) {
-            let since = now - round_trip.unwrap_or_default() / 2;
-            let arrival = Duration::from_micros(manifest.eta_micros);
-            let size = usize::try_from(manifest.size).unwrap_or(usize::MAX);
-            self.promises.insert(number, Promise { from: peer, since, arrival, size, taught: false });
-            trim_map(&mut self.promises);
-        }
-        if chain.holds(number) {
-            return;
-        }
-        let unpromised = now + self.patience(manifest.size as usize);
-        self.pursuit.handle_told(number, peer, Told::Leader, unpromised);
-        if let Some(promise) = self.promises.get(&number) {
-            self.pursuit.handle_promise(number, promise.since + self.slack.wait(promise.arrival));
-        }
-    }
-
-    fn handle_holding(&mut self, now: Time, peer: PkiId, holding: &Holding, chain: &Chain) {
-        let Some(sender) = self.peers.get_mut(&peer) else { return };
-        let told = if holding.to_all { Told::All } else { Told::Few };
-        let mut heard = Vec::new();
-        for range in holding.ranges.chunks_exact(2) {
-            let [first, last] = *range else { continue };
-            let first = first.max(chain.next_needed());
-            for number in first..=last.min(chain.window_end().saturating_sub(1)) {
-                sender.known.note(number);
-                if !chain.holds(number) && heard.len() < NUMBERS_PER_FRAME_MAX {
-                    heard.push(number);
-                }
-            }
-        }
-        for number in heard {
-            let due = match self.promises.get(&number) {
-                Some(promise) => promise.since + self.slack.wait(promise.arrival),
-                None => now + self.patience(self.typical_size),
-            };
-            self.pursuit.handle_told(number, peer, told, due);
-        }
-    }
-
-    /// Sends the announcements that are due.
-    fn flush(&mut self, now: Time, outputs: &mut Outputs) {
-        let Some(outbox) = self.outbox.take(now) else { return };
-        if !outbox.planned.is_empty() {
-            for (peer, state) in &self.peers {
-                let lacking =
-                    outbox.planned.iter().filter(|planned| !state.known.holds(planned.manifest.number));
-                let manifests: Vec<Manifest> =
-                    lacking.map(|planned| planned.manifest_for(peer, now)).collect();
-                if !manifests.is_empty() {
-                    outputs.push_back(send(*peer, ChannelBody::Announcement(Announcement { manifests })));
-                }
-            }
-        }
-        if !outbox.for_all.is_empty() {
-            let all: Vec<PkiId> = self.peers.keys().copied().collect();
-            self.tell(&all, &outbox.for_all, true, outputs);
-        }
-        if !outbox.for_few.is_empty() {
-            let lacks = |state: &Peer| outbox.for_few.iter().any(|number| !state.known.holds(*number));
-            let lacking = self.peers.iter().filter(|(_, state)| lacks(state)).map(|(peer, _)| *peer);
-            let few = lacking.sample(&mut self.rng, LISTENERS);
-            self.tell(&few, &outbox.for_few, false, outputs);
-        }
-    }
-
-    fn tell(&self, peers: &[PkiId], numbers: &BTreeSet<u64>, to_all: bool, outputs: &mut Outputs) {
-        for peer in peers {
-            let Some(state) = self.peers.get(peer) else { continue };
-            let ranges = ranges(numbers.iter().copied().filter(|number| !state.known.holds(*number)));
-            if !ranges.is_empty() {
-                outputs.push_back(send(*peer, ChannelBody::Holding(Holding { ranges, to_all })));
-            }
         }
     }
 
@@ -555,15 +470,6 @@ impl Grapevine {
     }
 }
 
-impl Planned {
-    /// What a member is told: when it should have the block, from now on.
-    fn manifest_for(&self, peer: &PkiId, now: Time) -> Manifest {
-        let left = self.arrivals.get(peer).map(|arrival| arrival.saturating_sub(now.since(self.since)));
-        let micros = left.map_or(0, |left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX).max(1));
-        Manifest { eta_micros: micros, ..self.manifest.clone() }
-    }
-}
-
 fn transfer(size: usize, link_bits_per_second: u64) -> Duration {
     Duration::from_secs_f64(size as f64 * 8.0 / link_bits_per_second.max(1) as f64)
 }
@@ -577,10 +483,14 @@ fn send(peer: PkiId, body: ChannelBody) -> DisseminationOutput {
     DisseminationOutput::Send { peer, body }
 }
 
-fn trim_map<V>(map: &mut BTreeMap<u64, V>) {
+/// Returns how many went.
+fn trim_map<V>(map: &mut BTreeMap<u64, V>) -> u64 {
+    let mut gone = 0;
     while map.len() > REMEMBERED_MAX {
         map.pop_first();
+        gone += 1;
     }
+    gone
 }
 
 fn trim_set(set: &mut BTreeSet<u64>) {
@@ -588,3 +498,6 @@ fn trim_set(set: &mut BTreeSet<u64>) {
         set.pop_first();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,6 +133,10 @@ pub struct DisseminationCounters {
     pub requested: u64,
     /// Blocks that came on such a request.
     pub repaired: u64,
+    /// Orders to forward, blocks to pursue and sources of them that were dropped, since too many were remembered.
+    pub over_bound: u64,
+    /// Orders to forward that contradict themselves; nothing was forwarded.
+    pub bad_plans: u64,
     /// Blocks given up and left to reconciliation, or that came by it without having been heard of.
     pub missed: u64,
 }
@@ -213,7 +217,9 @@ impl Dissemination {
     /// A body has arrived from a peer. Nothing of it is verified.
     pub fn handle_bulk(&mut self, now: Time, peer: PkiId, header: &BulkHeader, chain: &Chain) {
         match &mut self.machine {
-            Machine::Grapevine(machine) => machine.handle_bulk(now, peer, header, chain, &mut self.outputs),
+            Machine::Grapevine(machine) => {
+                machine.handle_bulk(now, peer, header, chain, &mut self.outputs, &mut self.counters);
+            }
             Machine::Classic(_) | Machine::Direct => {}
         }
     }
@@ -248,7 +254,9 @@ impl Dissemination {
     /// A frame of dissemination from an own-organisation member of the channel.
     pub fn handle_frame(&mut self, now: Time, peer: PkiId, frame: &ChannelBody, chain: &Chain) {
         match &mut self.machine {
-            Machine::Grapevine(machine) => machine.handle_frame(now, peer, frame, chain, &mut self.outputs),
+            Machine::Grapevine(machine) => {
+                machine.handle_frame(now, peer, frame, chain, &mut self.outputs, &mut self.counters);
+            }
             Machine::Classic(machine) => machine.handle_frame(peer, frame, chain, &mut self.outputs),
             Machine::Direct => {}
         }
@@ -288,7 +296,9 @@ impl Dissemination {
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<DisseminationOutput> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        self.counters.frames += u64::from(matches!(output, Some(DisseminationOutput::Send { .. })));
+        output
     }
 
     /// Whether this machine sees to it that the block comes.

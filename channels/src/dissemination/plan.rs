@@ -287,11 +287,15 @@ mod tests {
             let mut wanted: Vec<PkiId> = targets.iter().map(|target| target.peer).collect();
             wanted.sort();
             prop_assert_eq!(named, wanted);
-            let relays = targets.iter().filter(|target| target.may_relay).count();
-            if relays > 0 && children_max > 0 && root_children_max > 0 {
-                // The share that is tried last has room for all.
-                let room = root_children_max.min(targets.len()) + relays * children_max;
-                prop_assert!(plan.roots.len() <= root_children_max || targets.len() > room || relays < targets.len());
+            // The root takes more than its share only when every relay of the share that was tried is full, and then no more than is left.
+            if plan.roots.len() > root_children_max.max(1) {
+                let relays = targets.iter().filter(|target| target.may_relay).count();
+                let relaying = plan.places.iter().filter(|place| !place.children.is_empty());
+                prop_assert!(relaying.clone().all(|place| place.children.len() == children_max));
+                let relaying = relaying.count();
+                prop_assert_eq!(plan.roots.len(), targets.len() - relaying * children_max);
+                let least = (targets.len() * RELAY_SHARES[0]).div_ceil(100).min(relays);
+                prop_assert!(children_max == 0 || relaying >= least);
             }
             let mut served = vec![0usize; plan.places.len()];
             for (index, place) in plan.places.iter().enumerate() {

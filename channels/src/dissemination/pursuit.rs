@@ -73,17 +73,22 @@ pub(super) struct Pursuit {
 }
 
 impl Pursuit {
-    /// A peer tells of a block; if it is new, it is due at `due`.
-    pub(super) fn handle_told(&mut self, number: u64, peer: PkiId, told: Told, due: Time) {
+    /// A peer tells of a block; if it is new, it is due at `due`. False: there was no room for that, or for a block farther ahead.
+    pub(super) fn handle_told(&mut self, number: u64, peer: PkiId, told: Told, due: Time) -> bool {
+        let mut fits = true;
         let wanted = self.wanted.entry(number).or_insert(Wanted { sources: Vec::new(), due, tries: 0 });
         if let Some(source) = wanted.sources.iter_mut().find(|source| source.peer == peer) {
             source.told = source.told.max(told);
         } else if wanted.sources.len() < SOURCES_MAX {
             wanted.sources.push(Source { peer, told, asked: false });
+        } else {
+            fits = false;
         }
         if self.wanted.len() > WANTED_MAX {
             self.wanted.pop_last();
+            fits = false;
         }
+        fits
     }
 
     /// The leader's promise says when the block is due, if it has not been asked for yet.
@@ -248,7 +253,7 @@ mod tests {
     fn those_who_told_a_few_first_the_leader_last() {
         let mut pursuit = Pursuit::default();
         pursuit.handle_told(7, peer(0), Told::Leader, at(0));
-        (1..=2).for_each(|head| pursuit.handle_told(7, peer(head), Told::All, at(0)));
+        (1..=2).for_each(|head| assert!(pursuit.handle_told(7, peer(head), Told::All, at(0))));
         pursuit.handle_told(7, peer(3), Told::Few, at(0));
         let asked = asked(&mut pursuit);
         assert_eq!(asked.len(), TRIES_MAX as usize);
@@ -282,7 +287,7 @@ mod tests {
     #[test]
     fn who_refuses_or_leaves_is_not_asked_again() {
         let mut pursuit = Pursuit::default();
-        (1..=2).for_each(|index| pursuit.handle_told(7, peer(index), Told::Few, at(0)));
+        (1..=2).for_each(|index| assert!(pursuit.handle_told(7, peer(index), Told::Few, at(0))));
         let Step::Ask(first, _) = steps(&mut pursuit, at(0))[0] else { panic!() };
         pursuit.handle_refusal(at(1), first, 7);
         let second = steps(&mut pursuit, at(1))[0];
@@ -297,7 +302,10 @@ mod tests {
     fn blocks_and_sources_are_bounded() {
         let mut pursuit = Pursuit::default();
         for number in 0..2 * WANTED_MAX as u64 {
-            (0..2 * SOURCES_MAX).for_each(|index| pursuit.handle_told(number, peer(index), Told::Few, at(0)));
+            for index in 0..2 * SOURCES_MAX {
+                let fits = pursuit.handle_told(number, peer(index), Told::Few, at(0));
+                assert_eq!(fits, number < WANTED_MAX as u64 && index < SOURCES_MAX);
+            }
         }
         assert_eq!(pursuit.len(), WANTED_MAX);
         assert!(pursuit.contains(0) && !pursuit.contains(WANTED_MAX as u64));

@@ -214,6 +214,16 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
             ("reconciliation_refused", reconciliation.refused),
         ];
         counters.extend(of_channel.map(|(name, value)| (format!("{name}{{channel={id}}}"), value)));
+        let Some(dissemination) = core.node.dissemination_counters(id) else { continue };
+        let of_dissemination = [
+            ("dissemination_frames", dissemination.frames),
+            ("dissemination_requested", dissemination.requested),
+            ("dissemination_repaired", dissemination.repaired),
+            ("dissemination_missed", dissemination.missed),
+            ("dissemination_over_bound", dissemination.over_bound),
+            ("dissemination_bad_plans", dissemination.bad_plans),
+        ];
+        counters.extend(of_dissemination.map(|(name, value)| (format!("{name}{{channel={id}}}"), value)));
     }
     counters
 }
