@@ -173,6 +173,9 @@ impl Simulation {
         if self.scenario.silent.contains(&peer) && !said_by_the_silent(&frame) {
             return Ok(());
         }
+        if self.scenario.frozen && is_of_members(&frame) {
+            return Ok(());
+        }
         let frame = if self.truth.is_honest(peer) {
             self.checker.control_written(&self.truth, connection, peer, &frame)?;
             frame
@@ -323,4 +326,12 @@ fn said_by_the_silent(frame: &Bytes) -> bool {
         Ok(FrameBody::Channel(frame)) => matches!(frame.body, Some(ChannelBody::Leadership(_))),
         _ => true,
     }
+}
+
+/// Whether a frame is one of membership.
+pub(crate) fn is_of_members(frame: &Bytes) -> bool {
+    !matches!(
+        Frame::parse(frame.clone()),
+        Ok(FrameBody::Channel(_) | FrameBody::Joined(_) | FrameBody::Ping(_) | FrameBody::Pong(_))
+    )
 }

@@ -28,6 +28,8 @@ use crate::network::Connection;
 use crate::orderer::Orderer;
 use crate::truth::{ChannelIndex, Site, Truth};
 
+/// Members whose views are compared with the truth at each whole check, peers in turn: everybody's in networks of up to a hundred peers.
+const MEMBERS_CHECKED: usize = 10_000;
 /// Blocks of a ledger that are compared again at each whole check.
 const LEDGER_CHECKED_AGAIN: usize = 64;
 
@@ -67,6 +69,8 @@ struct Memory {
 #[derive(Debug)]
 pub(crate) struct Checker {
     memories: Vec<Memory>,
+    /// Whose view is compared with the truth next.
+    next_view: Site,
     fanout: usize,
     /// In Fabric's mode a peer may get back what it, too, sent: only the first sender is spared.
     spares_all_senders: bool,
@@ -76,6 +80,7 @@ impl Checker {
     pub(crate) fn new(peers: usize, dissemination: &DisseminationConfig) -> Self {
         Self {
             memories: (0..peers).map(|_| Memory::default()).collect(),
+            next_view: 0,
             fanout: dissemination.propagate_peer_num,
             spares_all_senders: dissemination.mode != DisseminationMode::Classic,
         }
@@ -312,6 +317,34 @@ impl Checker {
 
     /// Everything, at every honest peer.
     pub(crate) fn whole(&mut self, truth: &Truth, orderer: &Orderer, hosts: &[Host]) -> Check {
+        self.ledgers(truth, orderer, hosts)?;
+        self.views(truth, hosts, usize::MAX)
+    }
+
+    /// Every ledger, and views in turn.
+    pub(crate) fn regular(&mut self, truth: &Truth, orderer: &Orderer, hosts: &[Host]) -> Check {
+        self.ledgers(truth, orderer, hosts)?;
+        self.views(truth, hosts, MEMBERS_CHECKED)
+    }
+
+    /// Whether views are true, of peers in turn with as many members together.
+    fn views(&mut self, truth: &Truth, hosts: &[Host], mut members: usize) -> Check {
+        for _ in 0..hosts.len() {
+            let peer = self.next_view % hosts.len();
+            let Some(host) = hosts.get(peer) else { break };
+            self.next_view = peer + 1;
+            if truth.is_honest(peer) {
+                members_are_true(truth, peer, host, hosts)?;
+            }
+            members = members.saturating_sub(hosts.len());
+            if members == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn ledgers(&mut self, truth: &Truth, orderer: &Orderer, hosts: &[Host]) -> Check {
         for (peer, host) in hosts.iter().enumerate().filter(|(peer, _)| truth.is_honest(*peer)) {
             for (channel, ledger) in host.ledgers.iter().enumerate() {
                 if !ledger.is_empty() && !truth.is_member(peer, channel) {
@@ -335,7 +368,6 @@ impl Checker {
                     return Err(format!("{}: believes in {believed:?} blocks", truth.name(peer)));
                 }
             }
-            members_are_true(truth, peer, host, hosts)?;
         }
         Ok(())
     }

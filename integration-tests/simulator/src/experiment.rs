@@ -7,7 +7,7 @@
 //! Membership is converged and frozen, and reconciliation is off: what is measured is dissemination alone, and a block that it does not bring
 //! is missed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,13 +19,14 @@ use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::checker::Violation;
+use crate::fault::Fault;
 use crate::links::{Distance, GIGABIT, Latency, LinkSettings};
 use crate::measured::Measured;
 use crate::models::{self, Gossipsub, Plumtree, Stage, Star};
 use crate::outcome::Outcome;
 use crate::scenario::{Leadership, Scenario};
 use crate::simulation::Simulation;
-use crate::truth::Site;
+use crate::truth::{ChannelIndex, Site};
 
 /// Distinguishes the randomness of choices from that of the run with the same seed.
 const CHOICES_STREAM: u64 = 0x5e1f;
@@ -89,6 +90,16 @@ pub struct Experiment {
     pub slow: f64,
     /// Each ordered pair: the first does not know the second, with this probability.
     pub views_off: f64,
+    /// Members come and go by the membership protocol; else everybody knows everybody for ever, at no cost.
+    pub live_membership: bool,
+    /// Reconciliation is on: nothing is missed for good.
+    pub reconciliation: bool,
+    /// Channels that peers join by a fault only.
+    pub joins_later: BTreeSet<(Site, ChannelIndex)>,
+    /// How much faster each peer's clock runs than true time, in millionths.
+    pub clock_drift_ppm: BTreeMap<Site, i32>,
+    /// What goes wrong, and when; the first block is made after a second.
+    pub faults: Vec<(Time, Fault)>,
     /// Placements.
     pub placements: u64,
     /// Decides everything that is random.
@@ -115,6 +126,11 @@ impl Default for Experiment {
             withholding: 0.0,
             slow: 0.0,
             views_off: 0.0,
+            live_membership: false,
+            reconciliation: false,
+            joins_later: BTreeSet::new(),
+            clock_drift_ppm: BTreeMap::new(),
+            faults: Vec::new(),
             placements: 20,
             seed: 1,
             patience: Duration::from_secs(10),
@@ -219,7 +235,10 @@ impl Experiment {
             scenario = scenario.with_channel(&format!("trade{channel}"), &all);
         }
         let [silent, withholding, slow] = self.choices(seed);
-        scenario.warm = true;
+        (scenario.warm, scenario.frozen) = (true, !self.live_membership);
+        scenario.joins_later = self.joins_later.clone();
+        scenario.clock_drift_ppm = self.clock_drift_ppm.clone();
+        scenario.faults = self.faults.clone();
         scenario.silent = silent;
         scenario.withholding = withholding;
         scenario.links = self.links(&slow);
@@ -236,12 +255,15 @@ impl Experiment {
             settings.dissemination.pull_interval = Duration::from_secs(4);
             settings.dissemination.pull_peer_num = 3;
         }
-        settings.alive_interval = NEVER;
-        settings.alive_expiration = NEVER;
-        settings.reconnect_interval = NEVER;
-        settings.reconciliation.enabled = false;
-        // Fabric's; heights matter here only to tell who is far behind.
-        settings.publish_state_info_interval = Duration::from_secs(4);
+        if !self.live_membership {
+            settings.alive_interval = NEVER;
+            settings.alive_expiration = NEVER;
+            settings.reconnect_interval = NEVER;
+        }
+        settings.reconciliation.enabled = self.reconciliation;
+        if self.protocol == Protocol::Classic {
+            settings.publish_state_info_interval = Duration::from_secs(4);
+        }
         scenario
     }
 

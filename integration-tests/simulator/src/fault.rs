@@ -15,7 +15,8 @@ use crate::simulation::{Cause, Kind, Simulation};
 use crate::truth::{ChannelIndex, Site};
 
 /// Whom a fault hits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     /// This peer.
     Peer(Site),
@@ -29,7 +30,8 @@ pub enum Target {
 }
 
 /// A change of the world.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The process is killed; ledger and incarnation stay.
     Crash(Target),

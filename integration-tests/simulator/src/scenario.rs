@@ -169,6 +169,8 @@ pub struct Scenario {
     pub joins_later: BTreeSet<(Site, ChannelIndex)>,
     /// Everybody who may be is connected at the start and knows the others, at no cost; heartbeats are yet to come.
     pub warm: bool,
+    /// Nobody says anything of members, for runs that measure something else with members that do not change.
+    pub frozen: bool,
     /// Peers that accept everything and never forward, announce, ask or answer.
     pub silent: BTreeSet<Site>,
     /// Peers that say all that is expected of them and never send a block.
@@ -227,6 +229,7 @@ impl Scenario {
             starts: BTreeMap::new(),
             joins_later: BTreeSet::new(),
             warm: false,
+            frozen: false,
             silent: BTreeSet::new(),
             withholding: BTreeSet::new(),
             views_off: 0.0,

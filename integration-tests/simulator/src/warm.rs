@@ -10,6 +10,7 @@ use grapevine_channels::node::{Input, Node, Output};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
+use crate::carry_out::is_of_members;
 use crate::checker::Check;
 use crate::simulation::{Cause, Simulation};
 use crate::truth::Site;
@@ -42,6 +43,9 @@ impl Simulation {
             }
         }
         for (from, to, frame) in said {
+            if self.scenario.frozen && is_of_members(&frame) {
+                continue;
+            }
             let sender = self.truth.peers[from].credential.pki_id;
             let now = self.hosts[to].local(self.now);
             if let Some(node) = &mut self.hosts[to].node {
