@@ -61,7 +61,8 @@ impl Heights {
             return Some(Audience::Everybody);
         }
         let pace = self.interval.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX));
-        self.round_due.get_or_insert((self.round_at + pace).max(now + self.interval));
+        let round_due = (self.round_at + pace).max(now + self.interval);
+        self.round_due.get_or_insert(round_due);
         Some(Audience::Few)
     }
 
