@@ -15,8 +15,7 @@ use crate::simulation::{Cause, Kind, Simulation};
 use crate::truth::{ChannelIndex, Site};
 
 /// Whom a fault hits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// This peer.
     Peer(Site),
@@ -30,8 +29,7 @@ pub enum Target {
 }
 
 /// A change of the world.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The process is killed; ledger and incarnation stay.
     Crash(Target),
