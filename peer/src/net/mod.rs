@@ -11,7 +11,7 @@
 //! task) → `link` (one connection) → `lanes` (events to the owner).
 //!
 //! **Streams.** Right after admission each side opens two long-lived one-way streams: control (small
-//! frames) and bulk (blocks, cut into chunks and paid for with credits: [`bulk`]). Each is read and written by a task of its own, so control never
+//! frames) and bulk (blocks, cut into chunks and paid for with credits: `bulk`). Each is read and written by a task of its own, so control never
 //! waits behind bulk, neither here nor on the way to the owner.
 //!
 //! **Bounds.**
