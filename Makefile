@@ -11,7 +11,7 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/grapevine/target
 export CARGO_TARGET_DIR
 
-.PHONY: bench sim-misses sim-table test-durability chaos model test-exhaustive build demo test lint bench-verify bench-deliver deps
+.PHONY: bench sim-misses sim-table test-durability chaos model test-forgeries test-exhaustive build demo test lint bench-verify bench-deliver deps
 
 build: deps
 	cargo build --release --locked --workspace
@@ -49,6 +49,10 @@ sim-table:
 # Every bit of every small block of Fabric's own chains; minutes.
 test-exhaustive:
 	GRAPEVINE_EXHAUSTIVE=1 cargo test --release --locked -p grapevine-channels --test data_model chain_flips
+
+# A hundred thousand forged records for each kind of key, and as many leadership messages.
+test-forgeries:
+	GRAPEVINE_EXHAUSTIVE=1 cargo test --release --locked -p grapevine-channels --test forgeries
 
 # Membership and leadership over wide-area links, two hundred networks for each question, held against the goals; hours. `make trials QUESTIONS="gap-killed joined"` for some.
 TRIAL_SEEDS ?= 1..200

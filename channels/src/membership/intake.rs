@@ -22,13 +22,18 @@ impl Membership {
         authority: &dyn Authority,
     ) {
         self.wake(now, authority);
-        let mut unknown = Vec::new();
+        let (mut unknown, mut misbehaved) = (Vec::new(), None);
         for record in records {
             match self.handle_record(now, from, &record, authority) {
                 Ok(()) => {}
                 Err(RecordError::UnknownIdentity(digest)) => unknown.push(digest),
                 Err(RecordError::Stale) => self.counters.records_stale += 1,
-                Err(_) => self.counters.records_rejected += 1,
+                // Trust may differ for a moment between honest peers.
+                Err(RecordError::Untrusted(_)) => self.counters.records_rejected += 1,
+                Err(error @ (RecordError::Malformed(_) | RecordError::BadSignature)) => {
+                    self.counters.records_rejected += 1;
+                    misbehaved.get_or_insert(error);
+                }
             }
         }
         let digests: Vec<_> = unknown
@@ -38,6 +43,9 @@ impl Membership {
             .collect();
         if !digests.is_empty() {
             self.outputs.push_back(MembershipOutput::AskIdentities { peer: from, digests });
+        }
+        if let Some(error) = misbehaved {
+            self.outputs.push_back(MembershipOutput::Misbehaved { peer: from, error });
         }
         if self.members.contains_key(&from) && self.unintroduced.remove(&from) {
             self.send_root(from, authority);

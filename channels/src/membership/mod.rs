@@ -29,7 +29,8 @@
 //! passed on widely [`NEWS_MAX`] times a second, more narrowly; digests close the gaps.
 //!
 //! # Attacks
-//! Replay: ordering and tombstones. Moving a valid internal endpoint to another record: its signature covers the
+//! Forgery: honest peers pass on only what they have verified, so who sends a malformed record or one with a bad signature is
+//! penalised, whoever made it. Replay: ordering and tombstones. Moving a valid internal endpoint to another record: its signature covers the
 //! record. Another process with our identity: a record of our own that outbids ours makes us adopt its incarnation + 1,
 //! at once, and raises [`MembershipOutput::Alarm`], except soon after a start, when it is a former self. False
 //! accusations make others look, no more. A list of a view makes us send what its sender may know anyway.

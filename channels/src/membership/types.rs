@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use grapevine_crypto::PkiId;
 
-use super::record::Order;
+use super::record::{Order, RecordError};
 use crate::authority::Credential;
 use crate::time::Time;
 use crate::wire::{SignedAlive, ViewList};
@@ -142,6 +142,13 @@ pub enum MembershipOutput {
         peer: PkiId,
         /// What it says.
         probe: Probe,
+    },
+    /// A connected peer sent a record that it must have seen to be forged.
+    Misbehaved {
+        /// Who.
+        peer: PkiId,
+        /// What is wrong with the record.
+        error: RecordError,
     },
     /// Something an operator must hear of, in plain words.
     Alarm(String),

@@ -5,6 +5,7 @@ use grapevine_crypto::{Digest, PkiId};
 use crate::ChannelId;
 use crate::certificates::{ClockNews, ExpiryNotice};
 use crate::election::Term;
+use crate::membership::RecordError;
 
 /// Something worth a log line.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +99,12 @@ pub enum Penalty {
     /// It sent a proof of a new certificate that does not hold.
     #[error("proof of a new certificate that does not hold: {0}")]
     BadRenewal(&'static str),
+    /// It sent an alive record that no honest peer passes on.
+    #[error("alive record: {0}")]
+    BadRecord(RecordError),
+    /// It sent a leadership message to another organisation.
+    #[error("leadership message of another organisation")]
+    ForeignLeadership,
     /// It sent a block that is not the one it named.
     #[error("block that is not the one it named")]
     WrongBlock,

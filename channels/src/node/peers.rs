@@ -298,7 +298,11 @@ impl Node {
                 }
                 self.reconcile(now, &id);
             }
-            Some(ChannelBody::Leadership(message)) if own_organization => {
+            Some(ChannelBody::Leadership(_)) if !own_organization => {
+                self.counters.unlinked_frames += 1;
+                self.penalise(peer, Penalty::ForeignLeadership);
+            }
+            Some(ChannelBody::Leadership(message)) => {
                 let counted = channel.counted(message.height, &message.tip_hash);
                 channel.election.handle_message(now, peer, &message, counted);
                 if message.says_farewell() {
@@ -483,6 +487,9 @@ impl Node {
                         Probe::Accuse(subject) => FrameBody::Suspicion(subject.0.0.to_vec()),
                     };
                     self.send_frame(peer, frame);
+                }
+                MembershipOutput::Misbehaved { peer, error } => {
+                    self.penalise(peer, Penalty::BadRecord(error));
                 }
                 MembershipOutput::Alarm(text) => self.event(Event::Alarm(text)),
             }
