@@ -225,7 +225,7 @@ impl World {
             let scope = Scope { genesis_hash, organizations, former: BTreeMap::new() };
             let tip = AuthenticBlock::simulated(0, Digest([0; 32]), 100).hash();
             let setup =
-                ChannelSetup { channel: channel(name), scope, anchors: BTreeSet::new(), height: 1, tip };
+                ChannelSetup { channel: channel(name), scope, anchors: BTreeMap::new(), height: 1, tip };
             node.handle(Time::ZERO, Input::Join(setup));
         }
         let peer =

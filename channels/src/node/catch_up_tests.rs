@@ -317,7 +317,7 @@ fn channels_share_the_room_before_the_ledger() {
         Input::Join(ChannelSetup {
             channel: other.clone(),
             scope,
-            anchors: std::collections::BTreeSet::new(),
+            anchors: Anchors::new(),
             height: 1,
             tip: first.hash(),
         }),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use grapevine_crypto::{Digest, PkiId};
 
+use super::anchors::{AnchorWatch, Anchors};
 use super::heights::{self, Audience, Heights};
 use super::{
     ChannelSetup, Event, Node, NodeConfig, ORDERER_REST, Output, Penalty, REPLY_BLOCKS_MAX, REPLY_BYTES_MAX,
@@ -31,7 +32,7 @@ pub(super) struct Channel {
     pub(super) restoration: Restoration,
     pub(super) chain: Chain,
     pub(super) tip: Digest,
-    pub(super) anchors: BTreeSet<String>,
+    pub(super) anchors: AnchorWatch,
     /// No block is written or asked for any more: the channel was told to halt.
     pub(super) halted: bool,
     heights: Heights,
@@ -75,7 +76,7 @@ impl Channel {
                 config.max_block_count_to_store,
             ),
             tip: setup.tip,
-            anchors: setup.anchors.clone(),
+            anchors: AnchorWatch::new(setup.anchors.clone(), now),
             halted: false,
             heights: Heights::new(config.publish_state_info_interval, now),
             orderer_again_at: None,
@@ -92,6 +93,7 @@ impl Channel {
             earliest(self.election.next_deadline(), self.reconciliation.next_deadline()),
         );
         let machines = earliest(machines, self.restoration.next_deadline());
+        let machines = earliest(machines, Some(self.anchors.next_deadline()));
         earliest(machines, earliest(self.heights.next_deadline(), self.orderer_again_at))
     }
 
@@ -120,6 +122,7 @@ impl Node {
         if self.channels.contains_key(&setup.channel) {
             return;
         }
+        self.stop_introduction(&setup.channel);
         let channel = Channel::new(&self.config, self.own.pki_id, &setup, now, &mut self.rng);
         self.channels.insert(setup.channel.clone(), channel);
         self.scopes.insert(setup.channel, setup.scope);
@@ -136,15 +139,9 @@ impl Node {
         self.channels.remove(id);
     }
 
-    pub(super) fn handle_reconfigured(
-        &mut self,
-        now: Time,
-        id: ChannelId,
-        scope: Scope,
-        anchors: BTreeSet<String>,
-    ) {
+    pub(super) fn handle_reconfigured(&mut self, now: Time, id: ChannelId, scope: Scope, anchors: Anchors) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
-        channel.anchors = anchors;
+        channel.anchors.replace(anchors, now);
         let last = channel.chain.height().saturating_sub(1);
         self.scopes.insert(id.clone(), scope);
         self.scopes_changed(now);
@@ -153,7 +150,8 @@ impl Node {
     }
 
     fn scopes_changed(&mut self, now: Time) {
-        let anchors = self.channels.values().flat_map(|channel| channel.anchors.iter().cloned()).collect();
+        let anchors =
+            self.channels.values().flat_map(|channel| channel.anchors.endpoints().cloned()).collect();
         self.membership.set_anchors(now, anchors);
         self.sort_guests(now);
         self.offer_proofs_to_all();
@@ -167,6 +165,7 @@ impl Node {
         if channel.heights.next_deadline().is_some_and(|due| due <= now) {
             self.tell_height(now, id);
         }
+        self.look_at_anchors(now, id);
         self.drain_dissemination(id);
         self.return_to_orderer(now, id);
         self.restore(now, id);

@@ -1,7 +1,8 @@
 //! What a node tells operators, and what it holds against peers.
 
-use grapevine_crypto::{Digest, PkiId};
+use grapevine_crypto::{Digest, MspId, PkiId};
 
+use super::AnchorTrouble;
 use crate::ChannelId;
 use crate::certificates::{ClockNews, ExpiryNotice};
 use crate::election::Term;
@@ -33,6 +34,15 @@ pub enum Event {
         member: PkiId,
         /// `host:port`.
         endpoint: String,
+    },
+    /// Something is wrong with the anchor peers that an organisation lists.
+    Anchor {
+        /// The channel.
+        channel: ChannelId,
+        /// The organisation.
+        organization: MspId,
+        /// What.
+        trouble: AnchorTrouble,
     },
     /// The leader of a channel in the own organisation changed.
     Leader {

@@ -1,12 +1,11 @@
 //! What a node takes in and puts out, and what both speak of.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use grapevine_crypto::{Digest, PkiId};
 
-use super::{Event, Penalty};
+use super::{Anchors, Event, Penalty};
 use crate::ChannelId;
 use crate::authority::Credential;
 use crate::block::AuthenticBlock;
@@ -22,8 +21,8 @@ pub struct ChannelSetup {
     pub channel: ChannelId,
     /// Who it is open to.
     pub scope: Scope,
-    /// `host:port` of the anchor peers of its config.
-    pub anchors: BTreeSet<String>,
+    /// The anchor peers of its config.
+    pub anchors: Anchors,
     /// Number of blocks in the own ledger.
     pub height: u64,
     /// Header hash of the highest.
@@ -99,6 +98,8 @@ pub enum Input {
     DialFailed {
         /// What was dialled.
         endpoint: String,
+        /// Why, for the operator.
+        reason: String,
     },
     /// The wall clock shows this: every few seconds, so that certificate time can follow.
     Wall {
@@ -249,6 +250,21 @@ pub enum Input {
         /// Or why the first that can be judged does not hold.
         result: Result<Vec<VerifiedHeader>, Rejection>,
     },
+    /// Fetch the genesis block of this hash from the peer at this endpoint, or another one that has it; answered by
+    /// [`Output::Introduced`].
+    Introduce {
+        /// The channel's name, as far as the operator knows.
+        channel: ChannelId,
+        /// Header hash of its genesis block.
+        genesis_hash: Digest,
+        /// `host:port`.
+        endpoint: String,
+    },
+    /// A dial reached a peer that is connected already.
+    AlreadyConnected {
+        /// What was dialled.
+        endpoint: String,
+    },
     /// The operator joined a channel.
     Join(ChannelSetup),
     /// The operator left a channel, or it was stopped.
@@ -260,7 +276,7 @@ pub enum Input {
         /// Who it is open to now.
         scope: Scope,
         /// Its anchor peers now.
-        anchors: BTreeSet<String>,
+        anchors: Anchors,
     },
     /// The node is about to stop: make room for others.
     Shutdown,
@@ -410,6 +426,13 @@ pub enum Output {
         peer: PkiId,
         /// How.
         why: Penalty,
+    },
+    /// What became of [`Input::Introduce`].
+    Introduced {
+        /// The channel's name, as the operator gave it.
+        channel: ChannelId,
+        /// The marshalled genesis block, whose hash is the right one; or why there is none, for the operator.
+        result: Result<Bytes, String>,
     },
     /// Disconnect a peer that has done nothing wrong.
     Disconnect {

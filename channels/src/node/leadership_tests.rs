@@ -1,7 +1,5 @@
 //! Whose election messages count.
 
-use std::collections::BTreeSet;
-
 use super::tests::{SESSION, at, node, outputs};
 use super::*;
 use crate::authority::ToyAuthority;
@@ -22,7 +20,7 @@ fn electing() -> Node {
     let organizations = ["Org1MSP".into(), "Org2MSP".into()].into();
     let scope = Scope { genesis_hash: GENESIS, organizations, former: BTreeMap::new() };
     let setup =
-        ChannelSetup { channel: audit(), scope, anchors: BTreeSet::new(), height: 1, tip: Digest([1; 32]) };
+        ChannelSetup { channel: audit(), scope, anchors: Anchors::new(), height: 1, tip: Digest([1; 32]) };
     node.handle(at(0), Input::Join(setup));
     outputs(&mut node);
     node

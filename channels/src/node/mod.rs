@@ -32,6 +32,7 @@
 //! Authentic blocks being compared with the ledger: [`COMPARING_MAX`]; one more is dropped and counted. A request is answered up to [`REPLY_BYTES_MAX`] and [`REPLY_BLOCKS_MAX`], the
 //! rest is refused.
 
+mod anchors;
 #[cfg(test)]
 mod bad_sources_tests;
 mod catch_up;
@@ -45,6 +46,9 @@ mod equivocation;
 mod events;
 mod guests;
 mod heights;
+mod introduction;
+#[cfg(test)]
+mod introduction_tests;
 mod io;
 #[cfg(test)]
 mod leadership_tests;
@@ -71,6 +75,7 @@ use crate::reconciliation::ReconciliationConfig;
 use crate::round_trip::{Ping, RoundTrips};
 use crate::time::{Time, earliest};
 use crate::wire::{FrameBody, Nonce};
+pub use anchors::{ANCHOR_SILENCE_MAX, AnchorTrouble, Anchors};
 use catch_up::VerifyingHeaders;
 pub use catch_up::{ASKED_BYTES_MAX, HEADER_READS_PER_PEER_MAX};
 use certificates::Certificates;
@@ -79,6 +84,8 @@ use channel::Channel;
 pub use equivocation::COMPARING_MAX;
 pub use events::{Event, Penalty};
 pub use guests::{GUEST_IDLE, GUESTS_MAX};
+use introduction::Introduction;
+pub use introduction::{INTRODUCTION_TIMEOUT, INTRODUCTIONS_MAX};
 pub use io::{ChannelSetup, Claim, Input, OrdererAnswer, Output, Rejection, Ticket};
 use peers::Peer;
 
@@ -166,6 +173,7 @@ pub struct Node {
     round_trips: RoundTrips,
     channels: BTreeMap<ChannelId, Channel>,
     scopes: BTreeMap<ChannelId, Scope>,
+    introductions: BTreeMap<ChannelId, Introduction>,
     peers: BTreeMap<PkiId, Peer>,
     /// How many of them are guests.
     guests: usize,
@@ -219,6 +227,7 @@ impl Node {
             round_trips,
             channels: BTreeMap::new(),
             scopes: BTreeMap::new(),
+            introductions: BTreeMap::new(),
             peers: BTreeMap::new(),
             guests: 0,
             verifying: BTreeMap::new(),
@@ -244,7 +253,17 @@ impl Node {
             Input::Renewed(own) => self.handle_renewed(now, own),
             Input::TrustChanged => self.trust_changed(now),
             Input::Disconnected { peer } => self.handle_disconnected(now, peer),
-            Input::DialFailed { endpoint } => self.membership.handle_dial_failed(now, &endpoint),
+            Input::DialFailed { endpoint, reason } => {
+                self.membership.handle_dial_failed(now, &endpoint);
+                self.handle_introducer(now, &endpoint, Some(reason));
+            }
+            Input::AlreadyConnected { endpoint } => {
+                self.membership.handle_dial_failed(now, &endpoint);
+                self.handle_introducer(now, &endpoint, None);
+            }
+            Input::Introduce { channel, genesis_hash, endpoint } => {
+                self.handle_introduce(now, channel, genesis_hash, endpoint);
+            }
             Input::Control { peer, frame } => self.handle_control(now, peer, frame),
             Input::Bulk { peer, header, body } => self.handle_bulk(now, peer, header, body),
             Input::BulkStarted { peer, header } | Input::BulkProgress { peer, header } => {
@@ -317,6 +336,7 @@ impl Node {
         self.round_trips.handle_timeout(now);
         self.dismiss_idle_guests(now);
         self.certificates_timeout(now);
+        self.introductions_timeout(now);
         let ids: Vec<ChannelId> = self
             .channels
             .iter()
@@ -333,7 +353,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Time> {
         let channels = self.channels.values().filter_map(Channel::next_deadline).min();
         let others = earliest(self.membership.next_deadline(), self.round_trips.next_deadline());
-        let others = earliest(others, self.certificates_deadline());
+        let others = earliest(others, earliest(self.certificates_deadline(), self.introductions_deadline()));
         earliest(earliest(others, self.guests_deadline()), channels)
     }
 

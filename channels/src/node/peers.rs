@@ -52,10 +52,16 @@ impl Node {
         self.peers.insert(peer, Peer { organization: organization.clone(), credential, links, guest });
         self.guests += usize::from(guest.is_some());
         if guest.is_none() {
-            self.membership.handle_connected(now, peer, organization, endpoint, self.authority.as_ref());
+            let authority = self.authority.as_ref();
+            self.membership.handle_connected(now, peer, organization.clone(), endpoint, authority);
             self.round_trips.handle_connected(now, peer);
         }
+        if let Some(endpoint) = endpoint {
+            self.note_anchor(now, endpoint, peer, &organization);
+            self.handle_introducer(now, endpoint, None);
+        }
         self.offer_proofs(peer);
+        self.refresh_introductions(now);
         self.prove_renewal_if_recent(now, peer);
     }
 
@@ -172,6 +178,9 @@ impl Node {
             return;
         }
         let own_organization = remote.organization == self.own.msp_id;
+        if self.take_genesis(now, peer, &id, header.number, &body) {
+            return;
+        }
         let Some(channel) = self.channels.get_mut(&id) else { return };
         let hash = match header.hash.as_slice() {
             [] => None,
@@ -371,6 +380,9 @@ impl Node {
             self.unlink(now, peer, &channel);
         }
         for id in changes.opened {
+            if self.ask_for_genesis(peer, &id) {
+                continue;
+            }
             let Some(remote) = self.peers.get(&peer) else { return };
             let own_organization = remote.organization == self.own.msp_id;
             let organization = remote.organization.clone();

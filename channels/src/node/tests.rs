@@ -95,7 +95,7 @@ pub(super) fn node_with(org_leader: bool, mode: DisseminationMode) -> Node {
         former: BTreeMap::new(),
     };
     let tip = genesis().hash();
-    let setup = ChannelSetup { channel: trade(), scope, anchors: BTreeSet::new(), height: 1, tip };
+    let setup = ChannelSetup { channel: trade(), scope, anchors: Anchors::new(), height: 1, tip };
     node.handle(Time::ZERO, Input::Join(setup));
     node
 }
@@ -386,7 +386,7 @@ mod removed_organisations {
             former.insert(REMOVED.into(), last);
         }
         let scope = Scope { genesis_hash: genesis().hash(), organizations, former };
-        node.handle(now, Input::Reconfigured { channel: trade(), scope, anchors: BTreeSet::new() });
+        node.handle(now, Input::Reconfigured { channel: trade(), scope, anchors: Anchors::new() });
         last
     }
 

@@ -122,6 +122,10 @@ impl Simulation {
                 self.truth.name(peer),
                 block.number()
             )),
+            // These operators join by the block.
+            Output::Introduced { channel, .. } => {
+                Err(format!("{} is introduced to {channel} unasked", self.truth.name(peer)))
+            }
             Output::Halt { channel, reason } => {
                 Err(format!("{} halts {channel}: {reason}", self.truth.name(peer)))
             }

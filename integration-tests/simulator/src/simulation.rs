@@ -244,9 +244,11 @@ impl Simulation {
             HostEvent::Timer { generation } => self.timer(peer, generation),
             HostEvent::Arrival { connection, message } => self.arrival(peer, connection, message),
             HostEvent::Broken { connection } => self.broken(peer, connection),
-            HostEvent::DialFailed { endpoint } => {
-                self.feed(peer, Cause::Other, Input::DialFailed { endpoint })
-            }
+            HostEvent::DialFailed { endpoint } => self.feed(
+                peer,
+                Cause::Other,
+                Input::DialFailed { endpoint, reason: "nobody answers".to_owned() },
+            ),
             HostEvent::Verified { ticket, channel, from, on_request, result } => {
                 if let Some(from) = from.filter(|_| !on_request) {
                     self.checker.verifying(peer, from, false)?;

@@ -6,6 +6,7 @@ use grapevine_channels::ChannelId;
 use grapevine_channels::authority::{Credential, ToyAuthority};
 use grapevine_channels::block::AuthenticBlock;
 use grapevine_channels::isolation::Scope;
+use grapevine_channels::node::Anchors;
 use grapevine_crypto::{Digest, MspId, PkiId};
 
 use crate::scenario::{Leadership, Scenario};
@@ -31,7 +32,7 @@ pub(crate) struct ChannelTruth {
     pub(crate) id: ChannelId,
     pub(crate) organizations: BTreeSet<usize>,
     pub(crate) scope: Scope,
-    pub(crate) anchors: BTreeSet<String>,
+    pub(crate) anchors: Anchors,
     pub(crate) genesis: AuthenticBlock,
 }
 
@@ -78,15 +79,19 @@ impl Truth {
             let organizations: Option<BTreeSet<MspId>> = names.collect();
             let organizations = organizations
                 .ok_or_else(|| format!("channel {} names an organisation that is not there", plan.name))?;
-            let anchors = plan.anchors.iter().filter_map(|anchor| peers.get(*anchor));
+            let mut anchors: Anchors =
+                organizations.iter().map(|organization| (organization.clone(), BTreeSet::new())).collect();
+            for peer in plan.anchors.iter().filter_map(|anchor| peers.get(*anchor)) {
+                if !peer.external_endpoint.is_empty() {
+                    let listed = anchors.entry(peer.credential.msp_id.clone()).or_default();
+                    listed.insert(peer.external_endpoint.clone());
+                }
+            }
             channels.push(ChannelTruth {
                 id: plan.name.parse().map_err(|error| format!("channel {}: {error}", plan.name))?,
                 organizations: plan.organizations.iter().copied().collect(),
                 scope: Scope { genesis_hash: genesis.hash(), organizations, former: BTreeMap::new() },
-                anchors: anchors
-                    .map(|peer| peer.external_endpoint.clone())
-                    .filter(|e| !e.is_empty())
-                    .collect(),
+                anchors,
                 genesis,
             });
         }

@@ -75,6 +75,24 @@ impl AdminClient {
         }
     }
 
+    /// Joins a channel whose genesis block the peer at an endpoint has, and returns its name.
+    ///
+    /// # Errors
+    /// See [`AdminClientError`].
+    pub fn join_by_anchor(
+        &self,
+        channel: &str,
+        anchor: &str,
+        genesis_hash: &str,
+    ) -> Result<String, AdminClientError> {
+        let (channel, anchor, genesis_hash) =
+            (channel.to_owned(), anchor.to_owned(), genesis_hash.to_owned());
+        match self.ask(&WireRequest::JoinByAnchor { channel, anchor, genesis_hash })? {
+            AdminResponse::Joined { joined } => Ok(joined),
+            other => Err(AdminClientError::NotUnderstood(format!("{other:?}"))),
+        }
+    }
+
     /// Has blocks of a channel looked at and mended; says how many those are. [`Status`] tells how far it is.
     ///
     /// # Errors

@@ -18,6 +18,16 @@ pub enum WireRequest {
         /// make its base64 begin with a slash.
         block: String,
     },
+    /// Join a channel whose genesis block another peer has.
+    #[serde(rename = "join-anchor")]
+    JoinByAnchor {
+        /// Name of the channel.
+        channel: String,
+        /// `host:port` of the peer.
+        anchor: String,
+        /// Header hash of the genesis block, hex.
+        genesis_hash: String,
+    },
     /// Look at blocks of the ledger and mend what is wrong with them.
     Repair {
         /// Name of the channel.
@@ -36,6 +46,15 @@ pub enum AdminRequest {
     Join {
         /// The encoded genesis block, not yet looked at.
         block: Bytes,
+    },
+    /// Fetch a genesis block from another peer and join: answer [`AdminResponse::Joined`].
+    JoinByAnchor {
+        /// Name of the channel, not yet looked at.
+        channel: String,
+        /// Endpoint of the peer, not yet looked at.
+        anchor: String,
+        /// Hex, not yet looked at.
+        genesis_hash: String,
     },
     /// Mend blocks of the ledger: answer [`AdminResponse::Repairing`].
     Repair {

@@ -143,6 +143,9 @@ async fn parse(line: &[u8]) -> Result<AdminRequest, String> {
             Err(format!("more than {RANGES_MAX} ranges; name fewer at a time"))
         }
         WireRequest::Repair { channel, ranges } => Ok(AdminRequest::Repair { channel, ranges }),
+        WireRequest::JoinByAnchor { channel, anchor, genesis_hash } => {
+            Ok(AdminRequest::JoinByAnchor { channel, anchor, genesis_hash })
+        }
         WireRequest::Join { block } if block.starts_with('/') => {
             let path = PathBuf::from(block);
             let block = read_block(&path).await.map_err(|error| format!("{}: {error}", path.display()))?;

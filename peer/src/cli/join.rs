@@ -1,4 +1,4 @@
-//! `grapevine channel join`: in the running peer, or in the ledger of one that does not run.
+//! `grapevine channel join`: in the running peer, or in the ledger of one that does not run; through an anchor peer only in a running one.
 
 use std::io::Read;
 use std::path::Path;
@@ -48,6 +48,16 @@ fn warn_if_foreign(settings: &Settings, config: &ChannelConfig) {
             config.channel_id()
         ));
     }
+}
+
+pub(super) fn join_by_anchor(
+    settings: &Settings,
+    channel: &str,
+    anchor: &str,
+    genesis_hash: &str,
+) -> anyhow::Result<()> {
+    let joined = AdminClient::new(&settings.data).join_by_anchor(channel, anchor, genesis_hash)?;
+    Ok(output::print(&format!("joined {joined}\n"))?)
 }
 
 fn read(path: &Path) -> anyhow::Result<Bytes> {

@@ -104,13 +104,22 @@ enum NetCommand {
 
 #[derive(Debug, Subcommand)]
 enum ChannelCommand {
-    /// Join a channel by its genesis block, in the running peer or for its next start
+    /// Join a channel: by its genesis block, in the running peer or for its next start, or by its hash through a peer that is in it
     Join {
         #[command(flatten)]
         config: ConfigArguments,
         /// File with the channel's genesis block
-        #[arg(long, value_name = "FILE")]
-        block: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "anchor", conflicts_with = "anchor")]
+        block: Option<PathBuf>,
+        /// A peer in the channel, of this organisation or of one in a channel joined before; it sends the genesis block
+        #[arg(long, value_name = "HOST:PORT", requires_all = ["channel", "genesis_hash"])]
+        anchor: Option<String>,
+        /// Name of the channel
+        #[arg(short, long, value_name = "NAME", requires = "anchor")]
+        channel: Option<String>,
+        /// Header hash of the genesis block, from somebody you trust: `grapevine channel info` shows it
+        #[arg(long, value_name = "HEX", requires = "anchor")]
+        genesis_hash: Option<String>,
     },
     /// List the channels joined
     List {
@@ -263,8 +272,14 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             run(&config, block_trace.as_deref(), take_over)
         }
         Command::Net(NetCommand::Init { config, dir }) => net::init(&config, &dir),
-        Command::Channel(ChannelCommand::Join { config, block }) => {
+        Command::Channel(ChannelCommand::Join { config, block: Some(block), .. }) => {
             join::join(&settings::load(&config.config)?, &block)
+        }
+        Command::Channel(ChannelCommand::Join { config, block: None, anchor, channel, genesis_hash }) => {
+            let (Some(anchor), Some(channel), Some(hash)) = (anchor, channel, genesis_hash) else {
+                anyhow::bail!("give --block, or --anchor with --channel and --genesis-hash");
+            };
+            join::join_by_anchor(&settings::load(&config.config)?, &channel, &anchor, &hash)
         }
         Command::Channel(ChannelCommand::List { config, json }) => {
             channel::list(&settings::load(&config.config)?, json)

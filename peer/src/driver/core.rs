@@ -1,6 +1,6 @@
 //! The core: the one task that owns the node. See the module above.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use grapevine_channels::ChannelId;
 use grapevine_channels::block::{AuthenticBlock, BLOCK_SIZE_MAX, Block};
 use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::isolation::{LastBlock, Scope};
-use grapevine_channels::node::{ChannelSetup, Event, Input, Node, Output};
+use grapevine_channels::node::{Anchors, ChannelSetup, Event, Input, Node, Output};
 use grapevine_channels::time::Time;
 use grapevine_channels::wire::Headers;
 use grapevine_configs::PeerConfig;
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::alarms::Alarms;
 use super::certificates::{Certificates, Material};
+use super::joining::Joining;
 use super::limits::Limits;
 use super::orderer::{OrdererNews, Orderers};
 use super::progress::{self, ProgressLog};
@@ -34,7 +35,7 @@ use crate::admin::{AdminCall, AdminRequest, AdminResponse};
 use crate::deliver_server::{DeliverChannels, DeliverServer};
 use crate::history;
 use crate::ledger::{CommitRefused, Ledger, LedgerError, LedgerReport, LedgerThread};
-use crate::net::{NetEvent, NetEvents, NetHandle};
+use crate::net::{ALREADY_CONNECTED, NetEvent, NetEvents, NetHandle};
 
 /// An orderer that sent a block which does not verify is asked again after this long.
 const ORDERER_DISTRUST: Duration = Duration::from_secs(1);
@@ -79,6 +80,8 @@ pub(super) struct Core {
     pub(super) restorer: Restorer,
     /// The walk that an operator asked for, while it is under way.
     pub(super) repair: Option<(ChannelId, tokio::task::JoinHandle<()>)>,
+    /// Who waits for a channel to be joined through a peer.
+    pub(super) joining: Joining,
     /// What is known of a former start of this peer that its ledger knows nothing of.
     pub(super) former_self: Option<String>,
     /// Blocks the ledger thread's queue had no room for, in order.
@@ -237,7 +240,11 @@ impl Core {
             NetEvent::BulkProgress { peer, header, .. } => self.feed(Input::BulkProgress { peer, header }),
             NetEvent::DialFailed { endpoint, reason } => {
                 tracing::debug!(endpoint, reason, "dial failed");
-                self.feed(Input::DialFailed { endpoint });
+                self.feed(if reason == ALREADY_CONNECTED {
+                    Input::AlreadyConnected { endpoint }
+                } else {
+                    Input::DialFailed { endpoint, reason }
+                });
             }
         }
     }
@@ -347,6 +354,9 @@ impl Core {
     fn admin_call(&mut self, call: AdminCall) {
         let response = match call.request {
             AdminRequest::Status => AdminResponse::Status(Box::new(status::status(self))),
+            AdminRequest::JoinByAnchor { channel, anchor, genesis_hash } => {
+                return self.join_by_anchor(&channel, &anchor, &genesis_hash, call.answer);
+            }
             AdminRequest::Join { block } => match self.join(block) {
                 Ok(channel) => AdminResponse::Joined { joined: channel.to_string() },
                 Err(error) => AdminResponse::Error { error: format!("{error:#}") },
@@ -398,7 +408,7 @@ impl Core {
 
     /// Joins a channel by its genesis block, if it is not joined. An organisation that came later is not in that block: its peers
     /// follow the chain to the config that lets them in.
-    fn join(&mut self, genesis: Bytes) -> anyhow::Result<ChannelId> {
+    pub(super) fn join(&mut self, genesis: Bytes) -> anyhow::Result<ChannelId> {
         let block = Block::decode(genesis, BLOCK_SIZE_MAX)?;
         let config = ChannelConfig::from_block(&block)?;
         let channel = config.channel_id().clone();
@@ -574,6 +584,7 @@ impl Core {
                 self.trust.penalise(peer);
                 self.net.disconnect(peer, &why.to_string());
             }
+            Output::Introduced { channel, result } => self.introduced(&channel, result),
             Output::Disconnect { peer, reason } => self.net.disconnect(peer, &reason),
             Output::KeepEvidence { channel, block } => self.keep_evidence(&channel, &block),
             Output::Halt { channel, reason } => self.halt_soon(channel, reason),
@@ -651,6 +662,9 @@ impl Core {
                 "member lives, but nobody answers at the address it advertises: set peer.gossip.endpoint or externalEndpoint there to one that others can reach"
             ),
             Event::MemberDead(peer) => tracing::info!(peer = self.name(&peer), "member is silent"),
+            Event::Anchor { channel, organization, trouble } => {
+                tracing::warn!(%channel, %organization, "{}", status::anchor_text(&organization, &trouble));
+            }
             Event::Leader { channel, term } => {
                 let leader = term.map_or_else(|| "nobody".to_owned(), |term| self.name(&term.leader));
                 let account = self.node.leader_account(&channel);
@@ -697,7 +711,10 @@ fn removed_by(number: u64, organization: &MspId) -> String {
     format!("block {number} removed {organization} from the channel")
 }
 
-fn anchors(config: &ChannelConfig) -> BTreeSet<String> {
-    let anchors = config.application_orgs().values().flat_map(|organization| &organization.anchor_peers);
-    anchors.map(ToString::to_string).collect()
+fn anchors(config: &ChannelConfig) -> Anchors {
+    let listed = config.application_orgs().iter().map(|(organization, listed)| {
+        let anchors = listed.anchor_peers.iter().map(ToString::to_string).collect();
+        (organization.clone(), anchors)
+    });
+    listed.collect()
 }

@@ -33,6 +33,11 @@ impl Limits {
         self.table().sizes.insert(channel.clone(), size_max);
     }
 
+    /// No block of the channel is wanted any more.
+    pub(super) fn forget_block_size(&self, channel: &ChannelId) {
+        self.table().sizes.remove(channel);
+    }
+
     pub(super) fn open(&self, peer: PkiId, channel: ChannelId, tag: Tag) {
         self.table().links.insert((peer, tag), channel);
     }

@@ -22,6 +22,7 @@ mod alarms;
 mod certificates;
 mod clients;
 mod core;
+mod joining;
 mod limits;
 mod orderer;
 mod progress;
@@ -127,6 +128,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
         restorer,
         repair: None,
         former_self: None,
+        joining: joining::Joining::new(),
         waiting_commits: VecDeque::new(),
         config_blocks: BTreeMap::new(),
         certificates: certificates::Certificates::new(started),

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use grapevine_channels::ChannelId;
 use grapevine_channels::membership;
+use grapevine_channels::node::AnchorTrouble;
 use grapevine_channels::reconciliation::Progress;
+use grapevine_crypto::MspId;
 
 use super::core::Core;
 use crate::admin::{CatchUp, ChannelStatus, LeadershipStatus, MemberState, MemberStatus, Status};
@@ -70,7 +72,28 @@ fn warnings(core: &Core) -> Vec<String> {
         format!("{damaged} stored blocks are damaged; they are not handed out and are being fetched from other peers")
     });
     let found = ledger.into_iter().chain(damaged).chain(core.former_self.clone());
-    found.chain(core.certificate_warnings()).chain(member_warnings(core)).collect()
+    let anchors = core.node.channels().flat_map(|id| {
+        let troubles = core.node.anchor_troubles(id).into_iter();
+        troubles.map(move |(organization, trouble)| {
+            format!("channel {id}: {}", anchor_text(&organization, &trouble))
+        })
+    });
+    found.chain(core.certificate_warnings()).chain(member_warnings(core)).chain(anchors).collect()
+}
+
+/// What is wrong with the anchors of an organisation, for the operator.
+pub(super) fn anchor_text(organization: &MspId, trouble: &AnchorTrouble) -> String {
+    match trouble {
+        AnchorTrouble::Missing => format!(
+            "{organization} lists no anchor peer: other organisations find its peers only if these dial them; add one by a config update"
+        ),
+        AnchorTrouble::Silent => format!(
+            "no anchor peer of {organization} answers: start one, or change the list by a config update"
+        ),
+        AnchorTrouble::Foreign { endpoint, organization: other } => format!(
+            "a peer of {other} answers at {endpoint}, which {organization} lists as its anchor peer: correct the list by a config update"
+        ),
+    }
 }
 
 /// Members that seem to be set up wrongly, and this one's own double.

@@ -124,6 +124,9 @@ pub trait BodyLimit: Send + Sync {
     fn body_limit(&self, peer: PkiId, header: &[u8]) -> Option<usize>;
 }
 
+/// The reason of a failed dial whose peer is connected already.
+pub const ALREADY_CONNECTED: &str = "already connected";
+
 /// What the transport reports. Per connection: `Connected`, then frames, then `Disconnected`; the
 /// `Connected` of a replacement comes after the `Disconnected` of what it replaces.
 #[derive(Debug)]
@@ -197,7 +200,7 @@ pub enum NetEvent {
     DialFailed {
         /// The endpoint as it was dialed.
         endpoint: String,
-        /// `self` for this peer's own endpoint, `already connected`, or what went wrong.
+        /// `self` for this peer's own endpoint, [`ALREADY_CONNECTED`], or what went wrong.
         reason: String,
     },
 }

@@ -253,7 +253,7 @@ impl Driver {
             None => to_socket_address(address).map_or_else(|| address.to_string(), |a| a.to_string()),
         };
         for endpoint in endpoints {
-            self.shared.dial_failed(endpoint, "already connected".to_owned());
+            self.shared.dial_failed(endpoint, super::ALREADY_CONNECTED.to_owned());
         }
         self.start_link(peer_id, id, admitted, endpoint.is_dialer(), remote_address);
     }

@@ -29,7 +29,7 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use grapevine_crypto::{Identity, Signer, sha256, sha256_of};
 use libp2p::PeerId;
 
-use super::{Admission, RefusalKind};
+use super::{ALREADY_CONNECTED, Admission, RefusalKind};
 
 /// Version of the handshake, in the hello and in the signature.
 const VERSION: u8 = 1;
@@ -86,7 +86,7 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.kind {
             RefusalKind::SelfDial => formatter.write_str("self"),
-            _ if self.is_already_connected() => formatter.write_str("already connected"),
+            _ if self.is_already_connected() => formatter.write_str(ALREADY_CONNECTED),
             RefusalKind::ByRemote | RefusalKind::Closed => formatter.write_str(&self.detail),
             kind => write!(formatter, "{}: {}", kind.label(), self.detail),
         }

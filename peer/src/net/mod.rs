@@ -83,7 +83,9 @@ use self::{
     upgrade::{LogBudget, MemberUpgrade, prologue},
 };
 pub use self::{
-    config::{Admission, BodyLimit, BulkMessage, Flow, NetConfig, NetError, NetEvent, SendError},
+    config::{
+        ALREADY_CONNECTED, Admission, BodyLimit, BulkMessage, Flow, NetConfig, NetError, NetEvent, SendError,
+    },
     counters::{NetCounters, RefusalKind},
     handle::NetHandle,
     lanes::NetEvents,

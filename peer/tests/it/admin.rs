@@ -35,6 +35,10 @@ fn serve(directory: &Path) -> Served {
                     let status = Status { peer: "peer0".to_owned(), ..Status::default() };
                     AdminResponse::Status(Box::new(status))
                 }
+                AdminRequest::JoinByAnchor { channel, anchor, genesis_hash } => {
+                    let joined = format!("{channel} {anchor} {genesis_hash}");
+                    AdminResponse::Joined { joined }
+                }
                 AdminRequest::Repair { channel, ranges } => {
                     assert_eq!((channel.as_str(), ranges.as_slice()), ("trade", [(2, 5)].as_slice()));
                     AdminResponse::Repairing { repairing: 4 }
@@ -85,6 +89,10 @@ async fn status_and_join_go_through() {
     let (for_task, sent) = (asking.clone(), block.clone());
     assert_eq!(client(move || for_task.join(&sent).unwrap()).await, "trade");
     assert_eq!(served.joined.recv().await.unwrap(), block);
+
+    let for_task = asking.clone();
+    let joined = client(move || for_task.join_by_anchor("trade", "localhost:7051", "ab12").unwrap()).await;
+    assert_eq!(joined, "trade localhost:7051 ab12");
 
     let file = directory.path().join("genesis.block");
     std::fs::write(&file, b"\nblock").unwrap();
