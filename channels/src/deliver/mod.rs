@@ -14,7 +14,7 @@
 //! | signature header parses | 400 | [`Request::signed_data`] |
 //! | the signer satisfies the policy and its certificate has not expired | 403 | [`Access::grant`] |
 //! | start and stop present and in order | 400 | [`range`] |
-//! | start is at most the next block | 404 | [`range`] |
+//! | start is not empty and at most the next block | 404 | [`range`] |
 //! | before each block: the policy again if the config has changed, expiry always | 403 | [`Access::check_again`] |
 //! | a block that is not there yet, with FAIL_IF_NOT_READY | 404 | the server |
 //! | the range is finished | 200 | the server |

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use crate::proto::common::Status;
 use crate::proto::orderer::seek_position::Type;
-use crate::proto::orderer::{SeekErrorResponse, SeekInfo, SeekPosition};
+use crate::proto::orderer::{SeekErrorResponse, SeekInfo};
 
 use super::Refusal;
 
@@ -21,15 +21,17 @@ pub fn check_health(failure: Option<&str>, seek: &SeekInfo) -> Result<(), Refusa
 /// The blocks of `seek` on a chain of `height` blocks (at least one), both ends included; `u64::MAX` as the end means
 /// without end.
 ///
-/// 400 if start or stop is missing or stop is before start; 404 if start is beyond the next block. Newest is resolved
-/// here, once. As in Fabric, stop oldest means the first block served, and stop newest with a start beyond the tip never
-/// ends. Other than in Fabric, where it never ends, stop "next commit" is refused with 400.
+/// 400 if start or stop is missing or stop is before start; 404 if start is beyond the next block or there but empty.
+/// Newest is resolved here, once. As in Fabric, stop oldest means the first block served, and stop newest with a start
+/// beyond the tip never ends. Other than in Fabric, where they may never end, a stop that is "next commit" or empty is
+/// refused with 400.
 pub fn range(seek: &SeekInfo, height: u64) -> Result<RangeInclusive<u64>, Refusal> {
     let bad = |info: &str| Refusal::new(Status::BadRequest, info);
-    let kind = |position: Option<SeekPosition>| position.and_then(|position| position.r#type);
-    let (Some(start), Some(stop)) = (kind(seek.start), kind(seek.stop)) else {
+    let (Some(start), Some(stop)) = (seek.start, seek.stop) else {
         return Err(bad("the seek has no start or no stop position"));
     };
+    let nowhere = || Refusal::new(Status::NotFound, "the start position of the seek is empty");
+    let start = start.r#type.ok_or_else(nowhere)?;
     let tip = height.saturating_sub(1);
     let first = match start {
         Type::Oldest(_) => 0,
@@ -41,7 +43,7 @@ pub fn range(seek: &SeekInfo, height: u64) -> Result<RangeInclusive<u64>, Refusa
         }
         Type::Specified(position) => position.number,
     };
-    let last = match stop {
+    let last = match stop.r#type.ok_or_else(|| bad("the stop position of the seek is empty"))? {
         Type::Oldest(_) => first,
         Type::Newest(_) if tip < first => u64::MAX,
         Type::Newest(_) => tip,
@@ -56,12 +58,16 @@ pub fn range(seek: &SeekInfo, height: u64) -> Result<RangeInclusive<u64>, Refusa
 
 #[cfg(test)]
 mod tests {
-    use crate::proto::orderer::SeekNextCommit;
+    use crate::proto::orderer::{SeekNextCommit, SeekPosition};
 
     use super::*;
 
     fn next_commit() -> SeekPosition {
         SeekPosition { r#type: Some(Type::NextCommit(SeekNextCommit {})) }
+    }
+
+    fn empty() -> SeekPosition {
+        SeekPosition { r#type: None }
     }
 
     #[test]
@@ -83,7 +89,9 @@ mod tests {
             ("beyond the next goes before stop", at(11), at(1), Err(Status::NotFound)),
             ("stop before start", at(4), at(3), Err(Status::BadRequest)),
             ("next commit as stop", at(4), next_commit(), Err(Status::BadRequest)),
-            ("empty position", SeekPosition { r#type: None }, at(3), Err(Status::BadRequest)),
+            ("empty start", empty(), at(3), Err(Status::NotFound)),
+            ("empty start and stop", empty(), empty(), Err(Status::NotFound)),
+            ("empty stop", at(3), empty(), Err(Status::BadRequest)),
         ];
         for (name, start, stop, want) in table {
             let seek = SeekInfo { start: Some(start), stop: Some(stop), ..SeekInfo::default() };

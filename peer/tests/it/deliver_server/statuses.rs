@@ -98,9 +98,11 @@ async fn ranges_that_cannot_be_served() {
     assert_eq!(refused(&fixture, &blocks(1, 0)).await, Status::BadRequest);
     let no_stop = SeekInfo { start: Some(at(0)), ..SeekInfo::default() };
     let no_start = SeekInfo { stop: Some(at(0)), ..SeekInfo::default() };
-    for seek in [no_stop, no_start, range(SeekPosition { r#type: None }, at(0))] {
+    let empty = || SeekPosition { r#type: None };
+    for seek in [no_stop, no_start, range(at(0), empty())] {
         assert_eq!(refused(&fixture, &seek).await, Status::BadRequest);
     }
+    assert_eq!(refused(&fixture, &range(empty(), at(0))).await, Status::NotFound);
     let impatient =
         |first, last| SeekInfo { behavior: SeekBehavior::FailIfNotReady.into(), ..blocks(first, last) };
     assert_eq!(refused(&fixture, &impatient(1, 1)).await, Status::NotFound);
