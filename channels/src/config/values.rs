@@ -20,7 +20,7 @@ const CHANNEL_LEVEL_MIN: usize = 3;
 /// Position of `V3_0`: Ed25519, BFT, orderer endpoints per organisation.
 const CHANNEL_LEVEL_V3_0: usize = 5;
 const ORDERER_CAPABILITIES: [&str; 4] = ["V1_1", "V1_3", "V1_4_2", "V2_0"];
-const APPLICATION_CAPABILITIES: [&str; 7] = ["V1_1", "V1_2", "V1_3", "V1_4_2", "V2_0", "V2_5", "V3_0"];
+const APPLICATION_CAPABILITIES: [&str; 6] = ["V1_1", "V1_2", "V1_3", "V1_4_2", "V2_0", "V2_5"];
 
 /// The one width of block data hashing: flat concatenation.
 const HASHING_WIDTH: u32 = u32::MAX;
