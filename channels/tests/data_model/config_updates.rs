@@ -240,6 +240,21 @@ fn an_orderer_cannot_make_up_a_config() {
     assert_eq!(error, ConfigUpdateError::OtherChannel("audit".into()));
 }
 
+/// Blocks of the own ledger are not verified again, so the channel is looked at here too.
+#[test]
+fn a_config_block_of_another_channel_is_refused() {
+    let (network, other) = (Network::new(), Network::of_channel("audit"));
+    let admin1 = admin(&network.org1);
+    let read_set = org1(ConfigGroup::default());
+    let config = network.config();
+    let honest = config.propose_update(&update(&network, read_set, anchors("moved", 1), &[&admin1])).unwrap();
+    let transaction = envelope(&other, &network.orderer, HeaderType::Config, honest.encode_to_vec());
+    let transactions = vec![Bytes::from(transaction.encode_to_vec())];
+    let block = network.signed_by(&network.orderer, 1, network.genesis.header_hash(), transactions, 1);
+    let stored = AuthenticBlock::stored(block.encode()).unwrap();
+    assert_eq!(refused(config.next(&stored)), ConfigUpdateError::OtherChannel("audit".into()));
+}
+
 #[test]
 fn replayed_config_blocks_are_refused() {
     vectors::walk("ecdsa", |verifier, _, authentic| {

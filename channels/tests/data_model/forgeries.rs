@@ -7,7 +7,7 @@ use grapevine_channels::block::{AuthenticBlock, Block, BlockError};
 use grapevine_channels::config::ChannelConfig;
 use grapevine_channels::proto::common::{Metadata, MetadataSignature};
 use grapevine_channels::sign::sign_block;
-use grapevine_channels::transaction::TransactionError;
+use grapevine_channels::transaction::{TransactionError, check_canonical};
 use grapevine_channels::verify::{BlockVerifier, SIGNATURES_MAX, VerifyError};
 use grapevine_crypto::issue::{Organization, Validity};
 use grapevine_crypto::{Algorithm, Role, sha256};
@@ -129,6 +129,27 @@ fn a_signed_block_with_a_transaction_that_is_not_canonical() {
     let refused = network.verifier().verify(sent(&block));
     let expected = VerifyError::Transaction { number: 1, index: 1, source: TransactionError::NotCanonical };
     assert_eq!(refused.unwrap_err(), expected);
+}
+
+/// The exemption of Fabric: with a single transaction there is nothing to move bytes to.
+#[test]
+fn a_single_config_transaction_may_be_encoded_in_any_way() {
+    let network = Network::new();
+    let [config] = network.genesis.transactions() else { panic!("one transaction") };
+    assert_eq!(check_canonical(config), Err(TransactionError::NoSignature));
+    let signed_as = |transactions: Vec<Bytes>, last_config| {
+        let previous = network.genesis.header_hash();
+        let block = network.signed_by(&network.orderer, 1, previous, transactions, last_config);
+        network.verifier().verify(sent(&block))
+    };
+    assert!(signed_as(vec![config.clone()], 1).unwrap().is_config());
+    // It ends where another transaction stands beside it, even if the orderers call the block a config block.
+    let other = network.transaction(b"a");
+    let refused = signed_as(vec![config.clone(), other.clone()], 0);
+    let expected = VerifyError::Transaction { number: 1, index: 0, source: TransactionError::NoSignature };
+    assert_eq!(refused.unwrap_err(), expected);
+    let refused = signed_as(vec![config.clone(), other], 1);
+    assert!(matches!(refused, Err(VerifyError::ConfigMismatch { .. })), "{refused:?}");
 }
 
 #[test]
