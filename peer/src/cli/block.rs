@@ -25,9 +25,11 @@ pub(super) fn show_file(path: &Path, config_block: Option<&Path>, json: bool) ->
     let block = decode(path)?;
     let config = match config_block {
         Some(path) => {
-            let config = ChannelConfig::from_block(&decode(path)?);
-            let config = config
-                .with_context(|| format!("{} carries no config; check --config-block", path.display()))?;
+            let block = decode(path)?;
+            let config = ChannelConfig::from_block(&block).with_context(|| {
+                let problem = if block.is_config() { "cannot be used" } else { "carries no config" };
+                format!("{} {problem}; check --config-block", path.display())
+            })?;
             Some(Arc::new(config))
         }
         None => None,

@@ -20,6 +20,9 @@ pub(super) fn join(settings: &Settings, path: &Path) -> anyhow::Result<()> {
     let block = Block::decode(encoded.clone(), encoded.len())
         .with_context(|| format!("{} is not a block; give the channel's genesis block", path.display()))?;
     let config = ChannelConfig::from_block(&block).with_context(|| {
+        if block.is_config() {
+            return format!("the channel of {} cannot be joined", path.display());
+        }
         format!(
             "{} is not a channel's genesis block; give the file that net init wrote for the channel",
             path.display()

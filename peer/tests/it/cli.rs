@@ -8,6 +8,7 @@ use grapevine_channels::ChannelId;
 use grapevine_channels::block::{AuthenticBlock, Block, BlockHeader};
 use grapevine_channels::genesis::{ApplicationOrg, GenesisBuilder, OrdererOrg};
 use grapevine_channels::proto::common::{ChannelHeader, Envelope, Header, HeaderType, Payload};
+use grapevine_channels::proto::configtx::{Capabilities, Capability, ConfigEnvelope};
 use grapevine_crypto::issue::{Organization, Validity};
 use grapevine_crypto::{Algorithm, Digest, MspId, sha256_of};
 use grapevine_peer::admin::{AdminCall, AdminRequest, AdminResponse, AdminServer, ChannelStatus, Status};
@@ -341,6 +342,56 @@ fn joining_without_a_peer_goes_to_the_ledger() {
     let complaint = fails(&["channel", "join", "--block", &file, "--config", &config]);
     assert!(complaint.contains("in use by another process"), "{complaint}");
     assert!(complaint.contains(&held.path().display().to_string()), "{complaint}");
+}
+
+/// A genesis block whose channel requires what this version does not know.
+fn genesis_of_the_future() -> AuthenticBlock {
+    let today = genesis("trade", 1);
+    let envelope = Envelope::decode(today.block().transactions()[0].clone()).unwrap();
+    let mut payload = Payload::decode(envelope.payload.clone()).unwrap();
+    let mut carried = ConfigEnvelope::decode(payload.data).unwrap();
+    let root = carried.config.as_mut().unwrap().channel_group.as_mut().unwrap();
+    let capabilities = root.values.get_mut("Capabilities").unwrap();
+    let mut names = Capabilities::decode(capabilities.value.as_slice()).unwrap();
+    names.capabilities.insert("V9_0".to_owned(), Capability::default());
+    capabilities.value = names.encode_to_vec();
+    payload.data = carried.encode_to_vec().into();
+    let envelope = Envelope { payload: payload.encode_to_vec().into(), ..envelope };
+    block(0, None, vec![envelope.encode_to_vec().into()])
+}
+
+#[test]
+fn an_unknown_capability_says_upgrade_and_stops_nothing_else() {
+    let files = Files::new();
+    let (config, file, other) = (files.config(), files.path("future.block"), files.path("audit.block"));
+    let future = genesis_of_the_future();
+    std::fs::write(&file, future.encoded()).unwrap();
+    std::fs::write(&other, genesis("audit", 1).encoded()).unwrap();
+    let says_upgrade = |arguments: &[&str]| {
+        let complaint = fails(arguments);
+        for part in ["/Channel requires the capability V9_0", "upgrade grapevine"] {
+            assert!(complaint.contains(part), "{complaint}");
+        }
+        complaint
+    };
+    let complaint = says_upgrade(&["channel", "join", "--block", &file, "--config", &config]);
+    assert!(complaint.contains(&file) && !complaint.contains("not a channel's genesis block"), "{complaint}");
+    assert!(!files.data().join(DIRECTORY).exists());
+
+    // The block can be looked at all the same; only as the config in force it is of no use.
+    let shown = works(&["block", "show", &file]);
+    assert!(shown.contains(&future.hash().to_string()), "{shown}");
+    let complaint = says_upgrade(&["block", "show", &other, "--config-block", &file]);
+    assert!(!complaint.contains("carries no config"), "{complaint}");
+
+    // As a later version may have left it behind in the ledger.
+    files.ledger().create_channel(&trade(), &future).unwrap();
+    says_upgrade(&["channel", "config", "show", "-c", "trade", "--config", &config]);
+    let shown = works(&["block", "show", "0", "-c", "trade", "--config", &config]);
+    assert!(shown.contains(&future.hash().to_string()), "{shown}");
+    works(&["channel", "join", "--block", &other, "--config", &config]);
+    let shown = works(&["channel", "config", "show", "-c", "audit", "--config", &config]);
+    assert!(shown.contains("audit"), "{shown}");
 }
 
 #[test]
