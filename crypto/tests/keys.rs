@@ -74,6 +74,9 @@ fn ed25519_refuses_weak_and_non_canonical_keys() {
         "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
         // The identity again, y written as p + 1.
         "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        // Points of large order, y written as p + 3 and p + 18: the same keys have canonical spellings.
+        "f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
     ];
     for key in weak {
         assert_eq!(PublicKey::from_ed25519(&bytes(key)), Err(KeyError::Weak), "{key}");
@@ -83,13 +86,20 @@ fn ed25519_refuses_weak_and_non_canonical_keys() {
     assert_eq!(PublicKey::from_ed25519(&[1; 31]), Err(KeyError::Malformed));
 }
 
-/// R of small order: the cofactored equation holds, the strict one refuses.
+/// The key of test 1 of RFC 8032 signed "message" with the nonce 0: R is the identity and S is the hash times the secret, so the
+/// equation of the signature holds. Only strict verification refuses it.
 #[test]
 fn ed25519_refuses_signatures_with_a_small_order_commitment() {
-    let key = PrivateKey::generate(Algorithm::Ed25519);
-    let mut signature = vec![0; 64];
-    signature[0] = 1;
-    assert_eq!(key.public_key().verify(b"message", &signature), Err(SignatureError::Mismatch));
+    let public = bytes(RFC_8032[0].0);
+    let signature = bytes(concat!(
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "520a2e25b0f11547a9ae2ad848ed7731c77f99f1a8712d363455d344db33ac04",
+    ));
+    let lax = ed25519_dalek::VerifyingKey::from_bytes(&public.clone().try_into().unwrap()).unwrap();
+    let parsed = ed25519_dalek::Signature::from_slice(&signature).unwrap();
+    assert!(ed25519_dalek::Verifier::verify(&lax, b"message", &parsed).is_ok());
+    let key = PublicKey::from_ed25519(&public).unwrap();
+    assert_eq!(key.verify(b"message", &signature), Err(SignatureError::Mismatch));
 }
 
 /// RFC 6979 A.2.5: P-256, SHA-256, message "sample". The S printed there is high.

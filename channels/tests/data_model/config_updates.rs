@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use grapevine_channels::block::AuthenticBlock;
 use grapevine_channels::config::{ChannelConfig, ConfigError};
-use grapevine_channels::config_update::{ConfigUpdateError, compute_update, sign_update};
+use grapevine_channels::config_update::{
+    ConfigUpdateError, UPDATE_SIGNATURES_MAX, compute_update, sign_update,
+};
 use grapevine_channels::genesis::{ApplicationOrg, application_org_group};
 use grapevine_channels::proto::common::{Envelope, HeaderType, SignatureHeader};
 use grapevine_channels::proto::configtx::{
-    ConfigEnvelope, ConfigGroup, ConfigSignature, ConfigUpdate, ConfigUpdateEnvelope, ConfigValue,
+    Config, ConfigEnvelope, ConfigGroup, ConfigSignature, ConfigUpdate, ConfigUpdateEnvelope, ConfigValue,
 };
 use grapevine_channels::proto::orderer::BatchSize;
 use grapevine_channels::proto::peer::{AnchorPeer, AnchorPeers};
@@ -19,7 +21,7 @@ use grapevine_crypto::issue::Organization;
 use grapevine_crypto::{Role, Signer};
 use prost::Message as _;
 
-use crate::network::{NOW, Network, VALIDITY, sent};
+use crate::network::{NOW, Network, VALIDITY, organization, sent};
 use crate::vectors;
 
 fn admin(org: &Organization) -> Signer {
@@ -133,27 +135,79 @@ fn others_may_not() {
         let refused = config.propose_update(&update);
         assert!(matches!(refused, Err(ConfigUpdateError::Unauthorized { .. })), "{refused:?}");
     }
+    // Nor those who satisfy only the policy that the change itself would bring in.
+    let client = &network.client;
+    assert!(config.evaluate_identity("/Channel/Application/Org1MSP/Readers", client.identity()).is_ok());
+    let lax = ConfigValue { version: 1, value: Vec::new(), mod_policy: "Readers".into() };
+    let lax = with_value(&["Application", "Org1MSP"], "AnchorPeers", lax);
+    let refused = config.propose_update(&update(&network, org1(ConfigGroup::default()), lax, &[client]));
+    assert!(matches!(refused, Err(ConfigUpdateError::Unauthorized { .. })), "{refused:?}");
+}
+
+#[test]
+fn signatures_of_an_update_are_bounded() {
+    let network = Network::new();
+    let admin1 = admin(&network.org1);
+    let signed = |count| {
+        let signers = vec![&admin1; count];
+        let update = update(&network, org1(ConfigGroup::default()), anchors("moved", 1), &signers);
+        network.config().propose_update(&update)
+    };
+    assert!(signed(UPDATE_SIGNATURES_MAX).is_ok());
+    assert_eq!(signed(UPDATE_SIGNATURES_MAX + 1).unwrap_err(), ConfigUpdateError::TooManySignatures);
+}
+
+/// An organisation may renew its CAs; under another MSP ID it would be another one, in the name of the first.
+#[test]
+fn an_organisation_stays_the_same_one() {
+    let network = Network::new();
+    let config = network.config();
+    let third = organization("Org3MSP", "org3.example.com");
+    let described =
+        ApplicationOrg { name: "Org1MSP".to_owned(), msp: third.msp_config(), anchor_peers: Vec::new() };
+    let value = ConfigValue { version: 1, ..application_org_group(&described).values["MSP"].clone() };
+    let write_set = with_value(&["Application", "Org1MSP"], "MSP", value.clone());
+    let update = update(&network, org1(ConfigGroup::default()), write_set, &[&admin(&network.org1)]);
+    let expected = ConfigUpdateError::MspIdChanged("Org1MSP".into());
+    assert_eq!(config.propose_update(&update).unwrap_err(), expected);
+
+    let mut root = tree(&config).clone();
+    application(&mut root).groups.get_mut("Org1MSP").unwrap().values.insert("MSP".to_owned(), value);
+    let carried = ConfigEnvelope {
+        config: Some(Config { sequence: 1, channel_group: Some(root) }),
+        last_update: Some(update),
+    };
+    assert_eq!(refused(config.next(&config_block(&network, &carried))), expected);
+}
+
+/// Org2 leaves the channel, signed by `signers`.
+fn propose_removal(network: &Network, signers: &[&Signer]) -> Result<ConfigEnvelope, ConfigUpdateError> {
+    let config = network.config();
+    let existing = &tree(&config).groups["Application"];
+    let mut group = existing.clone();
+    group.version = 1;
+    group.groups.remove("Org2MSP");
+    let read_set = ConfigGroup { mod_policy: String::new(), ..existing.clone() };
+    let (read_set, write_set) = (nest(&["Application"], read_set), nest(&["Application"], group));
+    config.propose_update(&update(network, read_set, write_set, signers))
+}
+
+/// The config after Org2 has left.
+pub(crate) fn without_org2(network: &Network) -> ChannelConfig {
+    let (admin1, admin2) = (admin(&network.org1), admin(&network.org2));
+    let proposed = propose_removal(network, &[&admin1, &admin2]).unwrap();
+    network.config().next(&config_block(network, &proposed)).unwrap()
 }
 
 #[test]
 fn thresholds_count_organisations() {
     let network = Network::new();
-    let config = network.config();
-    let mut group = config.config().channel_group.as_ref().unwrap().groups["Application"].clone();
-    group.version = 1;
-    group.groups.remove("Org2MSP");
-    let removal = nest(&["Application"], group);
     let (admin1, admin2) = (admin(&network.org1), admin(&network.org2));
-    let read_set = nest(&["Application"], {
-        let existing = &config.config().channel_group.as_ref().unwrap().groups["Application"];
-        ConfigGroup { mod_policy: String::new(), ..existing.clone() }
-    });
-    let propose = |signers: &[&Signer]| {
-        config.propose_update(&update(&network, read_set.clone(), removal.clone(), signers))
-    };
-    assert!(matches!(propose(&[&admin1]), Err(ConfigUpdateError::Unauthorized { .. })));
-    assert!(matches!(propose(&[&admin1, &admin1]), Err(ConfigUpdateError::Unauthorized { .. })));
-    let next = config.next(&config_block(&network, &propose(&[&admin1, &admin2]).unwrap())).unwrap();
+    for signers in [&[&admin1][..], &[&admin1, &admin1]] {
+        let refused = propose_removal(&network, signers);
+        assert!(matches!(refused, Err(ConfigUpdateError::Unauthorized { .. })), "{refused:?}");
+    }
+    let next = without_org2(&network);
     assert_eq!(next.application_orgs().len(), 1);
     assert!(matches!(
         next.identify(admin2.serialized()),

@@ -18,7 +18,10 @@ use prost::Message;
 use crate::network::{Network, header, organization};
 
 /// A genesis block with a changed tree.
-fn changed(genesis: &Block, change: impl FnOnce(&mut ConfigGroup)) -> Result<ChannelConfig, ConfigError> {
+pub(crate) fn changed(
+    genesis: &Block,
+    change: impl FnOnce(&mut ConfigGroup),
+) -> Result<ChannelConfig, ConfigError> {
     let envelope = Envelope::decode(genesis.transactions()[0].clone()).unwrap();
     let mut payload = Payload::decode(envelope.payload).unwrap();
     let mut config = ConfigEnvelope::decode(payload.data).unwrap();
@@ -29,7 +32,7 @@ fn changed(genesis: &Block, change: impl FnOnce(&mut ConfigGroup)) -> Result<Cha
     ChannelConfig::from_block(&Block::from_parts(header(0, &[], &transactions), transactions, Bytes::new()))
 }
 
-fn value(message: &impl Message) -> ConfigValue {
+pub(crate) fn value(message: &impl Message) -> ConfigValue {
     ConfigValue { version: 0, value: message.encode_to_vec(), mod_policy: "Admins".into() }
 }
 
@@ -42,7 +45,7 @@ fn group<'a>(root: &'a mut ConfigGroup, path: &[&str]) -> &'a mut ConfigGroup {
     path.iter().fold(root, |group, name| group.groups.get_mut(*name).unwrap())
 }
 
-fn set(root: &mut ConfigGroup, path: &[&str], name: &str, value: ConfigValue) {
+pub(crate) fn set(root: &mut ConfigGroup, path: &[&str], name: &str, value: ConfigValue) {
     group(root, path).values.insert(name.to_owned(), value);
 }
 

@@ -11,5 +11,6 @@ mod genesis_blocks;
 mod headers;
 mod network;
 mod policies;
+mod reading;
 mod transactions;
 mod vectors;
