@@ -52,6 +52,8 @@ pub(super) struct Confirmation {
     /// Own tip when nothing was missing for the first time.
     level_at: Option<u64>,
     confirmed: bool,
+    /// Own height, and whether a difference was being searched for, when all tips were compared last.
+    compared: Option<(u64, bool)>,
 }
 
 /// The search for the first block that differs from a peer's.
@@ -103,11 +105,16 @@ impl Reconciliation {
             return;
         }
         self.looked_at = self.looked_at.max(now);
-        let peers: Vec<PkiId> = self.sources.keys().copied().collect();
-        for peer in peers {
-            self.compare(peer, chain);
-        }
         let height = chain.height();
+        // What a peer tells is compared when it tells it: only more blocks of the own chain, or the end of a search, change the answer.
+        let compared = Some((height, self.search.is_some()));
+        if self.confirmation.compared != compared {
+            let peers: Vec<PkiId> = self.sources.keys().copied().collect();
+            for peer in peers {
+                self.compare(peer, chain);
+            }
+            self.confirmation.compared = Some((height, self.search.is_some()));
+        }
         let heard = self.confirmation.by_orderer.is_some()
             || self.sources.values().any(|source| source.tip.is_some());
         if self.confirmation.level_at.is_none() && heard && self.credible_height() <= height {

@@ -48,6 +48,6 @@ impl Reconciliation {
     fn is_missing(&self, next: u64) -> bool {
         let by_height = self.config.enabled;
         let honest = |source: &Source| source.failures() == 0 && source.claim_end(by_height) > next;
-        self.headers.end(next) > next || self.sources.values().any(honest)
+        self.headers.end(next) > next || (self.claims_end > next && self.sources.values().any(honest))
     }
 }

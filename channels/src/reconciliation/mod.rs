@@ -45,6 +45,7 @@
 //! A huge height costs one request for headers, then the claimant rests. Silence costs its window once in each rest. A block that does not
 //! verify costs the connection. Untrue sizes of blocks only change how many are asked for at a time, and cost the source its turn.
 
+mod claims;
 mod compare;
 mod headers;
 mod last_resort;
@@ -226,6 +227,10 @@ pub struct Reconciliation {
     sources: BTreeMap<PkiId, Source>,
     /// Those of them that may owe something or rest; all others need no timer.
     busy: BTreeSet<PkiId>,
+    /// One past the highest block that any source claims.
+    claims_end: u64,
+    /// Below it no source's claims are remembered.
+    forgotten_below: u64,
     /// Places in the permutation by which members are compared.
     places: BTreeMap<Digest, PkiId>,
     salt: [u8; 32],
@@ -276,6 +281,8 @@ impl Reconciliation {
             config,
             sources: BTreeMap::new(),
             busy: BTreeSet::new(),
+            claims_end: 0,
+            forgotten_below: 0,
             places: BTreeMap::new(),
             salt,
             last_place: None,
@@ -313,8 +320,10 @@ impl Reconciliation {
     /// It no longer is; what it was asked for is free for others.
     pub fn handle_peer_gone(&mut self, now: Time, peer: PkiId) {
         self.free_all(peer);
+        let claimed = self.claim_end(peer);
         self.sources.remove(&peer);
         self.busy.remove(&peer);
+        self.claims_changed(peer, claimed);
         self.places.retain(|_, at| *at != peer);
         self.headers.give_up_peer(peer);
         self.changed(now);
@@ -322,17 +331,20 @@ impl Reconciliation {
 
     /// A peer claims a ledger of `height` blocks whose last has the header hash `tip`.
     pub fn handle_state(&mut self, now: Time, peer: PkiId, height: u64, tip: Option<Digest>, chain: &Chain) {
+        let claimed = self.claim_end(peer);
         let Some(source) = self.sources.get_mut(&peer) else { return };
         source.set_height(height);
         if let (Some(number), Some(tip)) = (height.checked_sub(1), tip) {
             source.tip = Some((number, tip));
         }
+        self.claims_changed(peer, claimed);
         self.compare(peer, chain);
         self.changed(now);
     }
 
     /// A peer claims to hold the blocks of these inclusive ranges.
     pub fn handle_digest(&mut self, now: Time, peer: PkiId, ranges: &[u64], chain: &Chain) {
+        let claimed = self.claim_end(peer);
         let Some(source) = self.sources.get_mut(&peer) else { return };
         for range in ranges.chunks_exact(2) {
             let [first, last] = *range else { continue };
@@ -342,6 +354,7 @@ impl Reconciliation {
                 }
             }
         }
+        self.claims_changed(peer, claimed);
         self.changed(now);
     }
 
@@ -388,6 +401,7 @@ impl Reconciliation {
 
     /// A peer will not send these blocks now.
     pub fn handle_refusal(&mut self, now: Time, peer: PkiId, numbers: &[u64]) {
+        let claimed = self.claim_end(peer);
         let Some(source) = self.sources.get_mut(&peer) else { return };
         let mut refused = Vec::new();
         for number in numbers {
@@ -404,6 +418,7 @@ impl Reconciliation {
             source.rest(now, REST_AFTER_REFUSAL);
             self.busy.insert(peer);
         }
+        self.claims_changed(peer, claimed);
         self.counters.refused += refused.len() as u64;
         for number in refused {
             self.release(number);
@@ -430,9 +445,11 @@ impl Reconciliation {
         match answer {
             Answer::Empty => {
                 self.counters.unproven_claims += 1;
+                let claimed = self.claim_end(peer);
                 if let Some(source) = self.sources.get_mut(&peer) {
                     source.lower_height(headers.first);
                 }
+                self.claims_changed(peer, claimed);
                 self.fail(now, peer);
                 false
             }
@@ -483,7 +500,7 @@ impl Reconciliation {
 
     /// Bytes that were asked for and are not here.
     pub fn asked_bytes(&self) -> usize {
-        self.sources.values().map(Source::asked_bytes).fold(0, usize::saturating_add)
+        self.busy_sources().map(Source::asked_bytes).fold(0, usize::saturating_add)
     }
 
     /// The greatest height any connected member claims, with who claims it.
@@ -543,13 +560,6 @@ impl Reconciliation {
             source.fail(now, self.config.max_retries);
             self.busy.insert(peer);
         }
-    }
-
-    /// The greatest height claimed by a member that does not rest for a failure: those who can't show what they claim do.
-    fn credible_height(&self) -> u64 {
-        let by_height = self.config.enabled;
-        let credible = self.sources.values().filter(|source| !source.rests(self.looked_at));
-        credible.map(|source| source.claim_end(by_height)).max().unwrap_or(0)
     }
 }
 

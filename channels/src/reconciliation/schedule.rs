@@ -25,9 +25,7 @@ impl Reconciliation {
         });
         self.give_up_silent(now);
         let next = chain.next_needed();
-        for source in self.sources.values_mut() {
-            source.forget_below(next);
-        }
+        self.forget_below(next);
         self.missing = self.missing.split_off(&next);
         self.asked = self.asked.split_off(&next);
         self.headers.advance(next, chain.height());
@@ -66,7 +64,7 @@ impl Reconciliation {
             .fold(None, earliest)
     }
 
-    fn busy_sources(&self) -> impl Iterator<Item = &Source> {
+    pub(super) fn busy_sources(&self) -> impl Iterator<Item = &Source> {
         self.busy.iter().filter_map(|peer| self.sources.get(peer))
     }
 
@@ -126,7 +124,7 @@ impl Reconciliation {
 
     /// Asks for ranges of headers while the ledger is far behind.
     fn ask_headers(&mut self, now: Time, next: u64, asks: &mut Vec<Ask>) {
-        if !self.config.enabled {
+        if !self.config.enabled || self.claims_end.saturating_sub(next) <= HEADERS_FROM_BLOCKS {
             return;
         }
         let mut ranked: Vec<(usize, bool, u32, std::cmp::Reverse<u64>, PkiId)> = self
@@ -158,8 +156,9 @@ impl Reconciliation {
         let (number, 1) = self.asked.first_key_value().map(|(number, count)| (*number, *count))? else {
             return None;
         };
-        let (slow, asked) =
-            self.sources.iter().find_map(|(peer, source)| Some((*peer, *source.asked().get(&number)?)))?;
+        let mut asked =
+            self.busy.iter().filter_map(|peer| Some((*peer, *self.sources.get(peer)?.asked().get(&number)?)));
+        let (slow, asked) = asked.next()?;
         self.other_source(number, asked.bytes, slow)?;
         Some((number, asked.at + self.patience(asked.bytes)))
     }
@@ -213,7 +212,8 @@ impl Reconciliation {
         self.behind = behind;
         let unproven = if self.block_bytes.is_some() { UNPROVEN_BLOCKS } else { UNSIZED_BLOCKS };
         let end = proven.max(claimed.min(next.saturating_add(unproven))).min(chain.window_end());
-        let active = self.active(now);
+        // Put in order only if somebody has to be asked.
+        let mut active: Option<Vec<PkiId>> = None;
         let mut hole = false;
         for number in self.cursor.max(next)..end {
             let is_asked = chain.holds(number) || self.asked.contains_key(&number);
@@ -242,7 +242,8 @@ impl Reconciliation {
             if bytes > room && number != next {
                 return;
             }
-            match self.pick(now, number, bytes, &active) {
+            let active = active.get_or_insert_with(|| self.active(now));
+            match self.pick(now, number, bytes, active) {
                 Pick::Source(peer) => {
                     room = room.saturating_sub(bytes);
                     self.ask_block(now, peer, number, bytes, blocks);
