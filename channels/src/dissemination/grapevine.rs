@@ -10,7 +10,7 @@
 //! * *Push*, leader to children, relays to theirs: the block, and whom the receiver serves ([`super::delegation`]).
 //! * *Announcement*, leader to everybody: number, hash, size, and when the receiver should have the block.
 //! * *Holding*, from whoever has just got a block: the first [`HEADS`] peers of the plan tell everybody, the others
-//!   [`LISTENERS`] random members; nobody is told what it is known to hold. Announcements of small blocks wait for each other ([`super::outbox`]).
+//!   [`LISTENERS_MIN`] to [`LISTENERS_MAX`] random members; nobody is told what it is known to hold. Announcements of small blocks wait for each other ([`super::outbox`]).
 //! * *Request*, to one that holds a block, when the promised arrival and what was learned of promises ([`super::slack`]) have passed and no
 //!   byte of it is arriving ([`super::pursuit`]).
 //! * *Late*, to the leader that promised: the block had to be fetched. Its plan says whose fault that was ([`super::blame`]).
@@ -56,8 +56,13 @@ pub(super) const ROOT_CHILDREN_MAX: usize = 64;
 const ROOT_LINK_SHARE: f64 = 0.25;
 /// Peers that tell everybody of a block, besides the leader.
 pub(super) const HEADS: u32 = 8;
-/// Random members that each other peer tells.
-pub(super) const LISTENERS: usize = 4;
+/// Random members that each other peer tells, in an organisation of up to 500. When relays fail, most of a larger one has to fetch the block
+/// while few hold it; whoever has heard of no holder but the heads would queue at those.
+pub(super) const LISTENERS_MIN: usize = 4;
+/// The same in an organisation of 1,000 and more.
+pub(super) const LISTENERS_MAX: usize = 10;
+/// Between the two: one listener for so many members.
+const MEMBERS_PER_LISTENER: usize = 100;
 /// Numbers remembered of promises, orders and forwarded blocks.
 pub(super) const REMEMBERED_MAX: usize = 256;
 /// A member whose ledger is this far behind gets no bodies pushed.
@@ -468,6 +473,11 @@ impl Grapevine {
         self.typical_round_trip = Some(typical);
         typical
     }
+}
+
+/// How many random members hear from a peer that it holds a block, in an organisation of so many others.
+fn listeners(members: usize) -> usize {
+    (members / MEMBERS_PER_LISTENER).clamp(LISTENERS_MIN, LISTENERS_MAX)
 }
 
 fn transfer(size: usize, link_bits_per_second: u64) -> Duration {

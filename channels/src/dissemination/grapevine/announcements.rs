@@ -5,7 +5,7 @@ use rand::seq::IteratorRandom;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Grapevine, LISTENERS, Outputs, Peer, Promise, send, trim_map};
+use super::{Grapevine, Outputs, Peer, Promise, listeners, send, trim_map};
 use crate::chain::Chain;
 use crate::dissemination::outbox::{Planned, ranges};
 use crate::dissemination::pursuit::Told;
@@ -117,7 +117,7 @@ impl Grapevine {
         if !outbox.for_few.is_empty() {
             let lacks = |state: &Peer| outbox.for_few.iter().any(|number| !state.known.holds(*number));
             let lacking = self.peers.iter().filter(|(_, state)| lacks(state)).map(|(peer, _)| *peer);
-            let few = lacking.sample(&mut self.rng, LISTENERS);
+            let few = lacking.sample(&mut self.rng, listeners(self.peers.len()));
             self.tell(&few, &outbox.for_few, false, outputs);
         }
     }

@@ -291,6 +291,19 @@ fn a_block_that_was_fetched_is_reported_to_who_promised_it_once() {
 }
 
 #[test]
+fn in_a_large_organization_more_hear_who_holds_a_block() {
+    for (members, expected) in [(20, 4), (499, 4), (999, 9), (1_500, 10)] {
+        let mut relay = Relay::new(members);
+        relay.verified(1, BlockSource::Push(peer(1)));
+        relay.machine.handle_timeout(at(1_000), &relay.chain, &mut relay.outputs, &mut relay.counters);
+        let is_holding = |output: &&DisseminationOutput| {
+            matches!(output, DisseminationOutput::Send { body: ChannelBody::Holding(_), .. })
+        };
+        assert_eq!(relay.outputs.iter().filter(is_holding).count(), expected, "{members} members");
+    }
+}
+
+#[test]
 fn who_is_far_behind_gets_announcements_and_no_bodies() {
     let mut relay = Relay::new(4);
     relay.verified(1, BlockSource::Orderer);
