@@ -15,7 +15,8 @@ use crate::simulation::{Cause, Kind, Simulation};
 use crate::truth::{ChannelIndex, Site};
 
 /// Whom a fault hits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     /// This peer.
     Peer(Site),
@@ -29,7 +30,8 @@ pub enum Target {
 }
 
 /// A change of the world.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The process is killed; ledger and incarnation stay.
     Crash(Target),
@@ -65,6 +67,40 @@ pub enum Fault {
     Leave(Site, ChannelIndex),
     /// A peer's links get slower by a factor, in tenths; 10 is full speed.
     Slow(Site, u32),
+}
+
+impl Fault {
+    /// What does not exist in a network of so many peers, organisations and channels, if the fault names such a thing. Links reach
+    /// the orderer too, whose number follows the last peer's.
+    pub(crate) fn names_unknown(
+        &self,
+        peers: usize,
+        organizations: usize,
+        channels: usize,
+    ) -> Option<String> {
+        let unknown = |site: Site, end: usize| (site >= end).then(|| format!("there is no peer {site}"));
+        let no_channel = |channel| (channel >= channels).then(|| format!("there is no channel {channel}"));
+        match self {
+            Self::Crash(target) | Self::Stop(target) | Self::Pause(target) => match target {
+                Target::Peer(site) => unknown(*site, peers),
+                Target::Leader { organization, .. } if *organization >= organizations => {
+                    Some(format!("there is no organisation {organization}"))
+                }
+                Target::Leader { channel, .. } => no_channel(*channel),
+            },
+            Self::Restart(site) | Self::Wipe(site) | Self::Resume(site) => unknown(*site, peers),
+            Self::Slow(_, 0) => Some("a link can't be slower by nothing: 10 is full speed".into()),
+            Self::Slow(site, _) => unknown(*site, peers),
+            Self::Cut(from, to) | Self::Heal(from, to) => unknown(*from.max(to), peers + 1),
+            Self::Partition(sites) => sites.iter().find_map(|site| unknown(*site, peers + 1)),
+            Self::Join(site, channel) | Self::Leave(site, channel) => {
+                unknown(*site, peers).or_else(|| no_channel(*channel))
+            }
+            Self::RestartAll | Self::ResumeAll | Self::HealAll | Self::OrdererStop | Self::OrdererStart => {
+                None
+            }
+        }
+    }
 }
 
 /// A schedule of faults from a seed: for `duration` from `start` something breaks or is mended every two seconds or so; then

@@ -1,13 +1,14 @@
 //! `grapevine-simulator run`.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use grapevine_simulator::links::{Distance, LinkSettings, Sharing};
-use grapevine_simulator::{Experiment, Outcome, Protocol};
+use grapevine_simulator::{Experiment, Outcome, Protocol, ScenarioFile};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// What is measured.
@@ -70,6 +71,12 @@ pub(crate) struct Run {
     /// Fails if a peer missed a block.
     #[arg(long)]
     no_misses: bool,
+    /// Runs this scenario file, once for each of --seeds; all other options but --json are of no account.
+    #[arg(long)]
+    scenario: Option<PathBuf>,
+    /// Seeds of a scenario file, as first..last, both run.
+    #[arg(long, value_parser = crate::seeds, default_value = "1..5", requires = "scenario")]
+    seeds: RangeInclusive<u64>,
     /// Also writes the result as a JSON object to this file; - is standard output, instead of the table.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -112,6 +119,9 @@ enum SharingName {
 impl Run {
     /// Runs, shows, writes.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        if let Some(path) = &self.scenario {
+            return self.run_file(path);
+        }
         let experiment = self.experiment()?;
         let bar = bar(experiment.placements
             * experiment.blocks
@@ -121,6 +131,33 @@ impl Run {
         print(&outcome, self.json.as_deref())?;
         if self.no_misses && outcome.missed > 0 {
             bail!("{} of {} deliveries were missed", outcome.missed, outcome.deliveries);
+        }
+        Ok(())
+    }
+
+    fn run_file(&self, path: &Path) -> anyhow::Result<()> {
+        let file = ScenarioFile::read(path)?;
+        let mut outcomes = Vec::new();
+        for seed in self.seeds.clone() {
+            let outcome = file.run(seed).map_err(anyhow::Error::msg).with_context(|| {
+                format!(
+                    "again with: grapevine-simulator run --scenario {} --seeds {seed}..{seed}",
+                    path.display()
+                )
+            })?;
+            eprintln!(
+                "seed {seed}: {} deliveries, {} missed, {} on request, last ÷ limit {:.2}, copies {:.3}",
+                outcome.deliveries, outcome.missed, outcome.repaired, outcome.last_over_limit, outcome.copies
+            );
+            outcomes.push(outcome);
+        }
+        match self.json.as_deref() {
+            Some(path) if path.as_os_str() == "-" => {
+                writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&outcomes)?)?;
+            }
+            Some(path) => std::fs::write(path, serde_json::to_string_pretty(&outcomes)?)
+                .with_context(|| format!("cannot write {}", path.display()))?,
+            None => println!("{}: as expected", file.description),
         }
         Ok(())
     }
