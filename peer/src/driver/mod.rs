@@ -105,7 +105,7 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
     let (restorer, restored) = restorer::Restorer::new(ledger.clone());
     let (verifier, findings) = verifier::Verifier::new(ledger.clone());
     let (orderers, orderer_news) = orderer::Orderers::new(&config, trust.signer().clone())?;
-    let (readings, reader_news) = reader::spawn(ledger.clone(), net.clone())
+    let (readings, reader_news, reader) = reader::spawn(ledger.clone(), net.clone())
         .context("the thread that reads blocks for others could not be started")?;
     let (calls, admin_calls) = mpsc::channel(8);
     let material = certificates::watch(&config)?;
@@ -171,6 +171,10 @@ pub async fn run(config: PeerConfig, trace: BlockTrace, take_over: TakeOver) -> 
     };
     // The core is large; on the heap it is not moved about.
     let ended = Box::pin(core.run(feeds, stop)).await;
+    // The core is gone, and with it what the thread waits for.
+    if tokio::task::spawn_blocking(move || reader.join()).await.is_ok_and(|joined| joined.is_err()) {
+        tracing::error!("the thread that reads for peers panicked");
+    }
     stop_admin.cancel();
     // The task ends with the token; a panic in it would be in the log already.
     let _ended = serving.await;

@@ -3,6 +3,8 @@
 //! One thread reads and queues them in order, since a hop between tasks costs more than reading a small block; at most [`WAITING_MAX`] wait,
 //! beyond it the peer hears that the block will not come, as it does when its send queue is full.
 
+use std::thread::JoinHandle;
+
 use bytes::Bytes;
 use grapevine_channels::ChannelId;
 use grapevine_channels::block::{BLOCK_SIZE_MAX, Block};
@@ -45,17 +47,19 @@ pub(super) enum ReaderNews {
     Headers { peer: PkiId, channel: ChannelId, headers: Headers },
 }
 
-/// Starts the thread. It ends when the sender is dropped. At most one piece of news comes for each reading.
+/// Starts the thread. It ends when the sender is dropped, and must be joined before the process ends: it may be the last
+/// that has the ledger open, and RocksDB must not be closed while the process tears itself down. At most one piece of news comes for
+/// each reading.
 ///
 /// # Errors
 /// If the operating system gives no thread.
 pub(super) fn spawn(
     ledger: Ledger,
     net: NetHandle,
-) -> std::io::Result<(mpsc::Sender<Reading>, mpsc::Receiver<ReaderNews>)> {
+) -> std::io::Result<(mpsc::Sender<Reading>, mpsc::Receiver<ReaderNews>, JoinHandle<()>)> {
     let (readings, mut waiting) = mpsc::channel::<Reading>(WAITING_MAX);
     let (news, receiver) = mpsc::channel(WAITING_MAX);
-    std::thread::Builder::new().name("reader".to_owned()).spawn(move || {
+    let thread = std::thread::Builder::new().name("reader".to_owned()).spawn(move || {
         while let Some(reading) = waiting.blocking_recv() {
             if let Some(report) = carry_out(&ledger, &net, reading)
                 && news.blocking_send(report).is_err()
@@ -64,7 +68,7 @@ pub(super) fn spawn(
             }
         }
     })?;
-    Ok((readings, receiver))
+    Ok((readings, receiver, thread))
 }
 
 fn carry_out(ledger: &Ledger, net: &NetHandle, reading: Reading) -> Option<ReaderNews> {
