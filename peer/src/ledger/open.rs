@@ -108,6 +108,10 @@ pub(super) fn for_reading(path: &Path) -> Result<Ledger, LedgerError> {
 /// See [`Ledger::reopen`].
 pub(super) fn again(store: &Store, damaged: bool) -> Result<(), LedgerError> {
     store.close()?;
+    // An unmounted disk leaves an empty directory behind; a new ledger in it would look as if the disk had lost every block.
+    if !store.path.join(MARKER).try_exists().map_err(|error| refused(&store.path, &error))? {
+        return Err(LedgerError::Missing { path: store.path.clone() });
+    }
     let opened = if damaged { recover::mend(&store.path) } else { Ok(()) };
     let ledger = match opened.and_then(|()| mended_if_need_be(&store.path)) {
         Ok(ledger) => ledger,

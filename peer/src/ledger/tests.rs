@@ -537,3 +537,24 @@ fn a_second_opening_keeps_readers_and_the_lock() {
     ledger.reopen(false).unwrap();
     make_whole(&ledger, &blocks);
 }
+
+#[test]
+fn a_ledger_whose_disk_is_not_mounted_is_not_made_anew() {
+    let directory = TempDir::new().unwrap();
+    let blocks = chain(0, 4);
+    let ledger = filled(&directory, &blocks);
+    let (path, away) = (directory.path().join(DIRECTORY), directory.path().join("away"));
+    std::fs::rename(&path, &away).unwrap();
+    for empty in [false, true] {
+        if empty {
+            std::fs::create_dir(&path).unwrap();
+        }
+        let refused = ledger.reopen(false).unwrap_err();
+        assert!(matches!(refused, LedgerError::Missing { .. }), "{refused}");
+    }
+    // Fails if anything was put into it.
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&away, &path).unwrap();
+    ledger.reopen(false).unwrap();
+    assert_eq!(ledger.height(&channel("trade")), 4);
+}
