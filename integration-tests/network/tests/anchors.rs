@@ -46,9 +46,8 @@ fn a_peer_joins_through_an_anchor_and_is_told_why_it_cannot() -> Outcome {
     let anchor = network.member("peer0.org1")?.listen_address().to_string();
     let hash = genesis_hash(&network)?;
 
-    let nobody = "127.0.0.1:9";
     for (channel, at, of, expected) in [
-        ("trade", nobody, hash.clone(), "no peer can be reached at 127.0.0.1:9"),
+        // An address where nobody answers is no error here: a member that is connected already may know the genesis block.
         ("trade", &anchor, "00".repeat(32), "does not show that it is in a channel of this genesis hash"),
         ("trade", &anchor, "zz".to_owned(), "--genesis-hash"),
         ("trade", "no-port", hash.clone(), "--anchor"),
