@@ -43,25 +43,26 @@ fn a_peer_joins_through_an_anchor_and_is_told_why_it_cannot() -> Outcome {
         .start()?;
     network.submit("trade", Payload::lines(["one", "two", "three"]))?;
     let height = network.wait_for_sync("trade", SOON)?;
-    let anchor = network.member("peer0.org1")?.listen_address().to_string();
+    let address = network.member("peer0.org1")?.listen_address().to_string();
+    let anchor = address.as_str();
     let hash = genesis_hash(&network)?;
 
     for (channel, at, of, expected) in [
         // An address where nobody answers is no error here: a member that is connected already may know the genesis block.
-        ("trade", &anchor, "00".repeat(32), "does not show that it is in a channel of this genesis hash"),
-        ("trade", &anchor, "zz".to_owned(), "--genesis-hash"),
+        ("trade", anchor, "00".repeat(32), "does not show that it is in a channel of this genesis hash"),
+        ("trade", anchor, "zz".to_owned(), "--genesis-hash"),
         ("trade", "no-port", hash.clone(), "--anchor"),
-        ("other", &anchor, hash.clone(), "is that of channel trade, not of other"),
+        ("other", anchor, hash.clone(), "is that of channel trade, not of other"),
     ] {
         let (joined, text) = join(&network, channel, at, &of)?;
         assert!(!joined && text.contains(expected), "{channel} {at} {of}: {text}");
         assert!(network.status(LATE)?.channel("trade").is_none(), "nothing is joined");
     }
-    let (joined, text) = join(&network, "trade", &anchor, &hash)?;
+    let (joined, text) = join(&network, "trade", anchor, &hash)?;
     assert!(joined && text.contains("joined trade"), "{text}");
     network.wait_for_height("trade", &[LATE], height, SOON)?;
     assert_eq!(network.chain(LATE, "trade")?, network.chain("peer0.org1", "trade")?);
-    let (joined, text) = join(&network, "trade", &anchor, &hash)?;
+    let (joined, text) = join(&network, "trade", anchor, &hash)?;
     assert!(!joined && text.contains("joined already"), "{text}");
     Ok(())
 }
