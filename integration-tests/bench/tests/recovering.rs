@@ -2,23 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
+mod common;
 
+use common::{bench, number};
 use serde_json::Value;
-
-/// Runs the bench with these arguments and `--json -`; returns what it printed.
-fn bench(arguments: &str) -> Value {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_grapevine-bench"));
-    let output = command.args(arguments.split_whitespace()).args(["--json", "-"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn number(object: &Value, field: &str) -> f64 {
-    let value = object.get(field).and_then(Value::as_f64);
-    assert!(value.is_some(), "{field} in {object}");
-    value.unwrap_or_default()
-}
 
 /// Whole peers are killed at all kinds of moments, and nothing they had told anybody of is lost.
 #[test]

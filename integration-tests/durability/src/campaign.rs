@@ -9,10 +9,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use grapevine_disk_faults::{DiskFaults, When};
+use grapevine_disk_faults::DiskFaults;
 use grapevine_peer::ledger::Ledger;
-use grapevine_peer::ledger::failpoint::Failpoint;
 
+use crate::death::{Death, Deaths};
 use crate::expected::Expected;
 use crate::load::Random;
 use crate::process::{Line, WriterProcess};
@@ -20,8 +20,8 @@ use crate::writer::Orders;
 
 /// Kills after which the ledger begins anew.
 const KILLS_PER_LEDGER: u64 = 20;
-/// Longest life of a writer after it is ready, in milliseconds.
-const LIFE_MS_MAX: u64 = 250;
+/// How the process that is killed dies.
+const DEATHS: Deaths = Deaths { life_ms_max: 250, passes_max: 20, calls_max: 200 };
 /// A writer whose point does not come is killed after this long.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest silence of a writer.
@@ -55,13 +55,6 @@ pub struct Outcome {
     pub restart_max: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Death {
-    After(Duration),
-    AtFailpoint(Failpoint, u64),
-    AtSystemCall(u64, When),
-}
-
 impl Campaign {
     /// Runs in `directory`. `writer` gives the command of a process that calls [`crate::writer::run`]; `go_on` is asked before
     /// each kill.
@@ -86,7 +79,7 @@ impl Campaign {
             if kill % KILLS_PER_LEDGER == 0 && kill > 0 {
                 self.close_ledger(&root, &mut expected, &mut outcome)?;
             }
-            let death = death(kill, &mut random);
+            let death = DEATHS.draw(kill, &mut random);
             let round = Round { disk: &disk, root: &root, drop_unsynced: self.drop_unsynced };
             round
                 .run(writer()?, death, &mut expected, &mut outcome)
@@ -110,21 +103,6 @@ impl Campaign {
         std::fs::remove_dir_all(root)?;
         std::fs::create_dir(root)?;
         Ok(())
-    }
-}
-
-fn death(kill: u64, random: &mut Random) -> Death {
-    let turn = usize::try_from(kill / 3).unwrap_or(0);
-    match kill % 3 {
-        0 => Death::After(Duration::from_millis(random.below(LIFE_MS_MAX))),
-        1 => {
-            let point = Failpoint::ALL.get(turn % Failpoint::ALL.len()).copied().unwrap_or(Failpoint::Staged);
-            Death::AtFailpoint(point, 1 + random.below(20))
-        }
-        _ => {
-            let when = When::ALL.get(turn % When::ALL.len()).copied().unwrap_or(When::Before);
-            Death::AtSystemCall(1 + random.below(200), when)
-        }
     }
 }
 

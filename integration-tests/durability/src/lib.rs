@@ -9,6 +9,7 @@
 
 mod campaign;
 pub mod deadly;
+mod death;
 mod expected;
 pub mod load;
 mod measure;
@@ -16,6 +17,7 @@ mod process;
 pub mod writer;
 
 pub use campaign::{Campaign, Outcome};
+pub use death::{Death, Deaths};
 pub use expected::Expected;
 pub use measure::{Measured, measure};
 pub use process::{Line, WriterProcess};

@@ -20,6 +20,7 @@
 
 mod alarms;
 mod certificates;
+mod channels;
 mod clients;
 mod core;
 mod joining;

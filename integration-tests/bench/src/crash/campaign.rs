@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use grapevine_disk_faults::{DiskFaults, When};
-use grapevine_durability::deadly;
+use grapevine_disk_faults::DiskFaults;
 use grapevine_durability::load::Random;
+use grapevine_durability::{Death, Deaths, deadly};
 use grapevine_network::{Interrupt, Network, NetworkConfig, Payload, ports::PortLease};
-use grapevine_peer::ledger::failpoint::Failpoint;
 
 use super::check::Check;
 use super::peer;
@@ -25,8 +24,8 @@ use crate::network::{self, CHANNEL};
 const KILLS_PER_NETWORK: u64 = 100;
 /// The peer that is killed.
 const VICTIM: &str = "peer0";
-/// Longest life of a peer after it is ready, in milliseconds, if a random moment ends it.
-const LIFE_MS_MAX: u64 = 600;
+/// How the process that is killed dies.
+const DEATHS: Deaths = Deaths { life_ms_max: 600, passes_max: 40, calls_max: 300 };
 /// A peer whose point does not come is killed after this long.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A peer is ready after this long, even on a busy machine.
@@ -56,13 +55,6 @@ pub(super) struct Outcome {
     pub(super) reported_blocks: u64,
     pub(super) lost_blocks: u64,
     pub(super) restart_max: Duration,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Death {
-    After(Duration),
-    AtFailpoint(Failpoint, u64),
-    AtSystemCall(u64, When),
 }
 
 impl Campaign {
@@ -107,7 +99,7 @@ impl Campaign {
             let load = scope.spawn(|| submit(&network, &stop));
             let killed = (outcome.kills..until).try_for_each(|kill| {
                 network.check()?;
-                let death = death(kill, random);
+                let death = DEATHS.draw(kill, random);
                 let about = || format!("kill {kill} of seed {}: {death:?}", self.seed);
                 victim.live_and_die(death, outcome).with_context(about)
             });
@@ -155,21 +147,6 @@ fn submit(network: &Network, stop: &AtomicBool) -> anyhow::Result<()> {
         network.submit_in_background(CHANNEL, payload)?.wait(SUBMIT_WITHIN)?;
     }
     Ok(())
-}
-
-fn death(kill: u64, random: &mut Random) -> Death {
-    let turn = usize::try_from(kill / 3).unwrap_or(0);
-    match kill % 3 {
-        0 => Death::After(Duration::from_millis(random.below(LIFE_MS_MAX))),
-        1 => {
-            let point = Failpoint::ALL.get(turn % Failpoint::ALL.len()).copied().unwrap_or(Failpoint::Staged);
-            Death::AtFailpoint(point, 1 + random.below(40))
-        }
-        _ => {
-            let when = When::ALL.get(turn % When::ALL.len()).copied().unwrap_or(When::Before);
-            Death::AtSystemCall(1 + random.below(300), when)
-        }
-    }
 }
 
 struct Victim<'a> {
